@@ -22,7 +22,8 @@ export class Writer {
   }
 
   #int(value: number, bits: number): number {
-    if (!Number.isInteger(value) || value < 0 || value >= 2 ** bits) throw new RangeError(`${value} is no uint${bits}`);
+    if (!Number.isInteger(value) || value < 0 || value >= 2 ** bits)
+      throw new RangeError(`${value} is no uint${bits}`);
     return value;
   }
 
