@@ -1,0 +1,52 @@
+import { randomBytes } from 'node:crypto';
+import { fromBase64, toBase64 } from '@asterism/bytes/encoding';
+import { ParseError } from '@asterism/errors/errors';
+import { z } from 'zod';
+import { parseJson } from './strict.ts';
+
+/** Name of the master secret in a workspace. */
+export const MASTER_SECRET_FILE = 'asterism-mastersecret.json';
+
+/** The root of every key of a cluster. Whoever has it can read all disks. */
+export interface MasterSecret {
+  /** 16 bytes or more; 32 where generated here. */
+  readonly key: Uint8Array;
+  /** 32 bytes or more. */
+  readonly salt: Uint8Array;
+}
+
+const schema = z.strictObject({ key: z.string().max(8192), salt: z.string().max(8192) });
+
+/** 32 random bytes each. */
+export function generateMasterSecret(): MasterSecret {
+  return { key: new Uint8Array(randomBytes(32)), salt: new Uint8Array(randomBytes(32)) };
+}
+
+/**
+ * Reads `{"key": base64, "salt": base64}`.
+ * @throws ParseError (ERR_MASTER_SECRET); messages never hold what was read
+ */
+export function parseMasterSecret(json: string, name: string = MASTER_SECRET_FILE): MasterSecret {
+  const bad = (why: string, cause?: unknown) =>
+    new ParseError(`${name}: ${why}; expected {"key": "<base64>", "salt": "<base64>"}`, {
+      code: 'ERR_MASTER_SECRET',
+      cause,
+    });
+  const { key, salt } = parseJson(json, schema, name);
+  const decode = (what: string, value: string) => {
+    try {
+      return fromBase64(value);
+    } catch {
+      throw bad(`${what} is not standard base64`);
+    }
+  };
+  const secret = { key: decode('key', key), salt: decode('salt', salt) };
+  if (secret.key.length < 16) throw bad('key has fewer than 16 bytes');
+  if (secret.salt.length < 32) throw bad('salt has fewer than 32 bytes');
+  return secret;
+}
+
+/** JSON text as {@link parseMasterSecret} reads it. */
+export function renderMasterSecret({ key, salt }: MasterSecret): string {
+  return `${JSON.stringify({ key: toBase64(key), salt: toBase64(salt) }, null, '\t')}\n`;
+}

@@ -1,0 +1,106 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { generateMasterSecret, parseMasterSecret, renderMasterSecret } from './master-secret.ts';
+import type { ClusterState } from './state.ts';
+import { Workspace } from './workspace.ts';
+
+async function workspace(t: TestContext): Promise<Workspace> {
+  const folder = await mkdtemp(join(tmpdir(), 'asterism-workspace-'));
+  t.after(() => rm(folder, { recursive: true }));
+  return new Workspace(folder);
+}
+const mode = async (path: string) => ((await stat(path)).mode & 0o777).toString(8);
+
+const state: ClusterState = {
+  schema: 1,
+  name: 'mini',
+  uid: '0a1b2c3d',
+  provider: 'local',
+  phase: 'creating',
+  kubernetesVersion: 'v1.37.2',
+  image: 'sha256:aa',
+  endpoint: '',
+  nodes: [],
+  initSecret: 'c2VjcmV0',
+};
+
+test('a file that exists is not overwritten, and its content stays', async (t) => {
+  const ws = await workspace(t);
+  await ws.create('asterism-admin.conf', 'first');
+  await assert.rejects(ws.create('asterism-admin.conf', 'second'), { code: 'ERR_EXISTS' });
+  assert.equal(await ws.read('asterism-admin.conf'), 'first');
+  await ws.create('asterism-admin.conf', 'third', { overwrite: true });
+  assert.equal(await ws.read('asterism-admin.conf'), 'third');
+  assert.deepEqual(await readdir(ws.folder), ['asterism-admin.conf']);
+});
+
+test('of twenty writers at once exactly one wins', async (t) => {
+  const ws = await workspace(t);
+  const results = await Promise.allSettled(Array.from({ length: 20 }, (_, i) => ws.create('f', `${i}`)));
+  assert.equal(results.filter((result) => result.status === 'fulfilled').length, 1);
+  assert.deepEqual(await readdir(ws.folder), ['f']);
+});
+
+test('files have mode 0600 whatever the umask', async (t) => {
+  const old = process.umask(0);
+  t.after(() => process.umask(old));
+  const ws = await workspace(t);
+  await ws.createMasterSecret(generateMasterSecret());
+  await ws.create('asterism-conf.yaml', 'x');
+  await ws.writeState(state);
+  await ws.writeState({ ...state, phase: 'created' });
+  for (const name of await readdir(ws.folder)) assert.equal(await mode(ws.path(name)), '600', name);
+  assert.equal((await ws.requireState()).phase, 'created');
+});
+
+test('a workspace without a cluster says what to do', async (t) => {
+  const ws = await workspace(t);
+  assert.equal(await ws.state(), undefined);
+  await assert.rejects(ws.requireState(), /asterism create/);
+  await assert.rejects(ws.config(), /asterism config generate local/);
+});
+
+test('a folder, a FIFO or a huge file in the place of a file is refused, not waited for', async (t) => {
+  const ws = await workspace(t);
+  execFileSync('mkdir', [ws.path('folder')]);
+  execFileSync('mkfifo', [ws.path('fifo')]);
+  await writeFile(ws.path('huge'), new Uint8Array(300_000));
+  await assert.rejects(ws.read('folder'), { code: 'ERR_READ' });
+  await assert.rejects(ws.read('fifo'), { code: 'ERR_READ' });
+  await assert.rejects(ws.read('huge'), { code: 'ERR_CONFIG' });
+});
+
+test('a master secret is generated with 32 random bytes each and read back', async (t) => {
+  const ws = await workspace(t);
+  const secret = generateMasterSecret();
+  await ws.createMasterSecret(secret);
+  assert.deepEqual(await ws.masterSecret(), secret);
+  assert.equal(secret.key.length, 32);
+  assert.equal(secret.salt.length, 32);
+  assert.notDeepEqual(generateMasterSecret().key, secret.key);
+  await assert.rejects(ws.createMasterSecret(generateMasterSecret()), { code: 'ERR_EXISTS' });
+  assert.deepEqual(Object.keys(JSON.parse(await readFile(ws.path('asterism-mastersecret.json'), 'utf8'))), [
+    'key',
+    'salt',
+  ]);
+});
+
+for (const [what, text] of [
+  ['a short key', JSON.stringify({ key: 'AAAA', salt: 'A'.repeat(44) })],
+  ['a short salt', JSON.stringify({ key: 'A'.repeat(44), salt: 'AAAA' })],
+  ['a key that is no base64', JSON.stringify({ key: '!'.repeat(44), salt: 'A'.repeat(44) })],
+  ['a missing salt', JSON.stringify({ key: 'A'.repeat(44) })],
+  ['a third key', renderMasterSecret(generateMasterSecret()).replace('}', ',"x":1}')],
+  ['no JSON', 'AAAA'],
+] as const) {
+  test(`a master secret with ${what} is refused without being quoted`, () => {
+    assert.throws(
+      () => parseMasterSecret(text, 'file'),
+      (error: Error) => error.message.startsWith('file: ') && !error.message.includes('AAAA'),
+    );
+  });
+}
