@@ -1,0 +1,218 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { mkdtemp, open, readdir, rm, truncate, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { after, before, beforeEach, describe, it } from 'node:test';
+import { runChecked } from '@asterism/runtime/program';
+import { LUKS2_DATA_OFFSET } from './luks2-header.ts';
+import { hasDeviceMapper, StateDisk } from './state-disk.ts';
+
+const NO_INTEGRITY = { mappable: false };
+
+describe('state disk with real cryptsetup on an image file', () => {
+  let folder: string;
+  let device: string;
+  let disk: StateDisk;
+  const first = new Uint8Array(randomBytes(32));
+  const second = new Uint8Array(randomBytes(32));
+
+  before(async () => {
+    folder = await mkdtemp(`${tmpdir()}/asterism-disk-`);
+  });
+  after(() => rm(folder, { recursive: true, force: true }));
+  beforeEach(async () => {
+    device = `${folder}/disk-${randomBytes(4).toString('hex')}.img`;
+    await writeFile(device, '');
+    await truncate(device, 64 * 1024 * 1024);
+    disk = new StateDisk({ device, ...NO_INTEGRITY, scratch: `${folder}/scratch` });
+  });
+
+  it('formats a blank disk, not initialised, one key slot', async () => {
+    assert.equal(await disk.hasHeader(), false);
+    const header = await disk.format(first);
+    assert.equal(await disk.hasHeader(), true);
+    assert.match(header.uuid, /^[0-9a-f-]{36}$/);
+    assert.equal(
+      header.uuid,
+      (await runChecked('cryptsetup', ['luksUUID', device], { timeoutMs: 10_000 })).trim(),
+    );
+    assert.deepEqual(header.keyslots, [0]);
+    assert.equal(header.initialized, false);
+    assert.equal(header.integrity, false);
+  });
+
+  it('tells the right key from a wrong one', async () => {
+    await disk.format(first);
+    assert.equal(await disk.testKey(first), true);
+    assert.equal(await disk.testKey(second), false);
+  });
+
+  it('keys may hold any byte, line ends and NUL among them', async () => {
+    const key = new Uint8Array(32).fill(0x0a);
+    key[3] = 0;
+    await disk.format(key);
+    const next = new Uint8Array(32).fill(0);
+    next[31] = 0x0a;
+    await disk.rekey(key, next);
+    assert.equal(await disk.testKey(next), true);
+    assert.equal(await disk.testKey(key), false);
+  });
+
+  it('re-keys so that only the new key opens, and may be repeated', async () => {
+    await disk.format(first);
+    await disk.rekey(first, second);
+    assert.equal(await disk.testKey(second), true);
+    assert.equal(await disk.testKey(first), false);
+    await disk.rekey(first, second);
+    assert.equal((await disk.header()).keyslots.length, 1);
+  });
+
+  it('completes a re-key that was killed after the new key was added', async () => {
+    await disk.format(first);
+    const both = Buffer.concat([first, second]);
+    await runChecked(
+      'cryptsetup',
+      [
+        'luksAddKey',
+        '--batch-mode',
+        '--pbkdf',
+        'pbkdf2',
+        '--pbkdf-force-iterations',
+        '1000',
+        '--key-file',
+        '-',
+        '--keyfile-size',
+        '32',
+        device,
+        '-',
+      ],
+      { stdin: both, timeoutMs: 10_000 },
+    );
+    assert.deepEqual((await disk.header()).keyslots, [0, 1]);
+    await disk.rekey(first, second);
+    assert.deepEqual((await disk.header()).keyslots, [1]);
+    assert.equal(await disk.testKey(first), false);
+    assert.equal(await disk.testKey(second), true);
+  });
+
+  it('refuses to re-key with a key that does not open the disk, and changes nothing', async () => {
+    await disk.format(first);
+    await assert.rejects(disk.rekey(second, new Uint8Array(randomBytes(32))), { code: 'ERR_DISK_WRONG_KEY' });
+    assert.equal(await disk.testKey(first), true);
+    assert.deepEqual((await disk.header()).keyslots, [0]);
+  });
+
+  it('keeps the initialised mark over a re-key', async () => {
+    await disk.format(first);
+    await disk.setInitialized(true);
+    await disk.rekey(first, second);
+    assert.equal((await disk.header()).initialized, true);
+    await disk.setInitialized(false);
+    assert.equal((await disk.header()).initialized, false);
+  });
+
+  it('refuses keys of another length before any program runs', async () => {
+    await assert.rejects(disk.format(new Uint8Array(31)), { code: 'ERR_DISK_KEY_LENGTH' });
+    assert.equal(await disk.hasHeader(), false);
+  });
+
+  it('never tries a key on a header that another format wrote', async () => {
+    for (const [what, args] of [
+      ['aes-cbc', ['--cipher', 'aes-cbc-essiv:sha256', '--key-size', '256']],
+      ['sector 512', ['--cipher', 'aes-xts-plain64', '--key-size', '512', '--sector-size', '512']],
+      ['half the key', ['--cipher', 'aes-xts-plain64', '--key-size', '256', '--sector-size', '4096']],
+    ] as const) {
+      await runChecked(
+        'cryptsetup',
+        [
+          'luksFormat',
+          '--batch-mode',
+          '--type',
+          'luks2',
+          ...args,
+          '--pbkdf',
+          'pbkdf2',
+          '--pbkdf-force-iterations',
+          '1000',
+          '--key-file',
+          '-',
+          device,
+        ],
+        { stdin: first, timeoutMs: 10_000 },
+      );
+      await assert.rejects(disk.testKey(first), { code: 'ERR_DISK_HEADER' }, what);
+    }
+  });
+
+  it('refuses LUKS1', async () => {
+    await runChecked(
+      'cryptsetup',
+      [
+        'luksFormat',
+        '--batch-mode',
+        '--type',
+        'luks1',
+        '--pbkdf-force-iterations',
+        '1000',
+        '--key-file',
+        '-',
+        device,
+      ],
+      { stdin: first, timeoutMs: 10_000 },
+    );
+    await assert.rejects(disk.header(), { code: 'ERR_PARSE' });
+  });
+
+  it('refuses a disk without integrity where the machine formats with it', async () => {
+    await disk.format(first);
+    const strict = new StateDisk({ device, mappable: true, scratch: `${folder}/scratch` });
+    await assert.rejects(strict.testKey(first), { code: 'ERR_DISK_HEADER' });
+  });
+
+  it('refuses a flipped bit in the key slot as a wrong key, not as success', async () => {
+    await disk.format(first);
+    const file = await open(device, 'r+');
+    await file.write(new Uint8Array(4096).fill(0x55), 0, 4096, 32768);
+    await file.close();
+    assert.equal(await disk.testKey(first), false);
+  });
+
+  it('leaves no copy of the header behind', async () => {
+    await disk.format(first);
+    await disk.testKey(second);
+    assert.deepEqual(await readdir(`${folder}/scratch`), []);
+  });
+
+  it('fails on a disk that is missing or ends too early', async () => {
+    const missing = new StateDisk({
+      device: `${folder}/none`,
+      ...NO_INTEGRITY,
+      scratch: `${folder}/scratch`,
+    });
+    await assert.rejects(missing.hasHeader(), { code: 'ENOENT' });
+    await disk.format(first);
+    await truncate(device, LUKS2_DATA_OFFSET - 4096);
+    await assert.rejects(disk.testKey(first), { code: 'ERR_PARSE' });
+  });
+
+  it('says that it cannot map without device-mapper', async () => {
+    await disk.format(first);
+    await assert.rejects(disk.map('asterism-test', first), { code: 'ERR_DISK_NO_DEVICE_MAPPER' });
+  });
+
+  it('formats with integrity, maps and unmaps where device-mapper exists', async (t) => {
+    if (!(await hasDeviceMapper())) return t.skip('this kernel has no device-mapper');
+    const full = new StateDisk({ device, mappable: true, scratch: `${folder}/scratch` });
+    const header = await full.format(first);
+    assert.equal(header.integrity, true);
+    const name = `asterism-test-${randomBytes(4).toString('hex')}`;
+    const mapped = await full.map(name, first);
+    try {
+      const file = await open(mapped, 'r+');
+      await file.write(new Uint8Array(4096).fill(7), 0, 4096, 0);
+      await file.close();
+    } finally {
+      await full.unmap(name);
+    }
+  });
+});
