@@ -57,7 +57,7 @@ const NODE_ONLY = [
 const BROWSER_PACKAGES = ['@bufbuild/protobuf', '@peculiar/x509'];
 
 export function isTest(file: string): boolean {
-  return /\.test\.ts$|\/(?:testdata|fixtures)\/|\.bench\.ts$/.test(file);
+  return /\.(?:test|fixture|fuzz|bench)\.ts$|\/(?:testdata|fixtures)\//.test(file);
 }
 
 /** Whether `file` must run in a browser. */
