@@ -1,0 +1,155 @@
+import { constants } from 'node:crypto';
+import { connect as connectTcp, type Socket } from 'node:net';
+import { connect as connectTls, createSecureContext, type TLSSocket } from 'node:tls';
+import type { Issuer, Verdict, Verifier } from '@asterism/attestation/types';
+import { AsterismError, UnreachableError, VerificationError } from '@asterism/errors/errors';
+import { abortable, timedOut } from './issuing.ts';
+import { newNonce, nonceText } from './nonce.ts';
+import { verifyPeer } from './verify-peer.ts';
+
+export interface AtlsHandshakeOptions {
+  /** Makes this side's evidence where the server asks for it. With it the connection is TLS 1.3 only. */
+  readonly issuer?: Issuer;
+  /** Judge the server's evidence. An empty list accepts any server: say so where you use it. */
+  readonly verifiers: readonly Verifier[];
+  /** Milliseconds for everything up to the verified peer. */
+  readonly timeoutMs: number;
+  readonly signal?: AbortSignal;
+  /** Protocols offered by ALPN. Default h2. */
+  readonly alpn?: readonly string[];
+}
+
+export interface AtlsConnectOptions extends AtlsHandshakeOptions {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** A connection whose server is verified. Nothing has been written to it. */
+export interface AtlsConnection {
+  readonly socket: TLSSocket;
+  /** Undefined exactly when there were no verifiers. */
+  readonly peer: Verdict | undefined;
+}
+
+/**
+ * Connects and verifies the server's evidence before anything is sent.
+ *
+ * @throws VerificationError | PolicyError the evidence is false, or not what policy allows
+ * @throws UnreachableError nothing answers, the handshake breaks, or it takes too long
+ */
+export async function connectAtls(options: AtlsConnectOptions): Promise<AtlsConnection> {
+  const { host, port, timeoutMs } = options;
+  const started = performance.now();
+  const raw = connectTcp({ host, port, noDelay: true });
+  const where = `${host}:${port}`;
+  await within(raw, timeoutMs, options.signal, where, (signal) =>
+    abortable(
+      new Promise<void>((resolve, reject) => {
+        raw.once('connect', resolve);
+        raw.once('error', (cause) =>
+          reject(new UnreachableError(`cannot connect to ${where}: ${cause.message}`, { cause })),
+        );
+      }),
+      signal,
+    ),
+  );
+  const left = Math.max(1, timeoutMs - (performance.now() - started));
+  return handshakeAtls(raw, { ...options, timeoutMs: left });
+}
+
+/** The same over a TCP connection that exists. The connection is destroyed when this throws. */
+export function handshakeAtls(raw: Socket, options: AtlsHandshakeOptions): Promise<AtlsConnection> {
+  raw.on('error', () => {});
+  const where = raw.remoteAddress === undefined ? 'the server' : `${raw.remoteAddress}:${raw.remotePort}`;
+  return within(raw, options.timeoutMs, options.signal, where, (signal) =>
+    oneWay(raw, options, where, signal),
+  );
+}
+
+// Shared: it holds no key and nothing of a peer.
+const context = createSecureContext({
+  ca: [],
+  minVersion: 'TLSv1.2',
+  secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
+});
+
+/** The server shows evidence and asks for none: Node's own TLS, judged once the handshake is done. */
+async function oneWay(
+  raw: Socket,
+  options: AtlsHandshakeOptions,
+  where: string,
+  signal: AbortSignal,
+): Promise<AtlsConnection> {
+  const nonce = newNonce();
+  const socket = connectTls({
+    socket: raw,
+    secureContext: context,
+    servername: nonceText(nonce),
+    // The certificate is self-signed by design; verifyPeer judges it.
+    rejectUnauthorized: false,
+    ALPNProtocols: [...(options.alpn ?? ['h2'])],
+  });
+  await abortable(secured(socket, where), signal);
+  const shown = socket.getPeerX509Certificate()?.raw;
+  const peer = await abortable(verifyPeer(shown, options.verifiers, nonce, Date.now(), signal), signal);
+  return { socket, peer };
+}
+
+function secured(socket: TLSSocket, where: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const failed = (cause?: Error) =>
+      reject(
+        new UnreachableError(
+          `the handshake with ${where} broke: ${cause?.message ?? 'the server closed the connection'}`,
+          { cause, code: 'ERR_ATLS_HANDSHAKE' },
+        ),
+      );
+    // The listeners stay: a later error must not crash the process before the socket has a new owner.
+    socket.on('error', failed);
+    socket.once('close', () => failed());
+    socket.once('secureConnect', () => {
+      if (socket.isSessionReused())
+        reject(
+          new VerificationError('ERR_ATLS_RESUMED', 'the server resumed a session that was never offered'),
+        );
+      else resolve();
+    });
+  });
+}
+
+/** Runs `work` with a signal that aborts on time-out, the caller's abort; destroys the socket when it fails. */
+async function within<T>(
+  raw: Socket,
+  timeoutMs: number,
+  outer: AbortSignal | undefined,
+  where: string,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const controller = new AbortController();
+  const timer = setTimeout(
+    () => controller.abort(timedOut(`the handshake with ${where}`, Math.round(timeoutMs))),
+    timeoutMs,
+  );
+  const stop = () =>
+    controller.abort(
+      new UnreachableError(`the connection to ${where} was given up`, {
+        cause: outer?.reason,
+        code: 'ERR_ABORTED',
+      }),
+    );
+  outer?.addEventListener('abort', stop, { once: true });
+  if (outer?.aborted) stop();
+  try {
+    return await work(controller.signal);
+  } catch (error) {
+    raw.destroy();
+    throw error instanceof AsterismError
+      ? error
+      : new UnreachableError(`the handshake with ${where} failed: ${(error as Error).message}`, {
+          cause: error,
+        });
+  } finally {
+    clearTimeout(timer);
+    outer?.removeEventListener('abort', stop);
+  }
+}
