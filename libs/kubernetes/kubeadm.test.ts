@@ -1,0 +1,49 @@
+import assert from 'node:assert/strict';
+import { it } from 'node:test';
+import { parseAllDocuments } from 'yaml';
+import { initConfiguration, joinConfiguration, nodeNameOf } from './kubeadm.ts';
+
+it('normalises node names and refuses what cannot be one', () => {
+  assert.equal(nodeNameOf('test'), 'test');
+  assert.equal(nodeNameOf('TEST'), 'test');
+  assert.equal(nodeNameOf('test_node'), 'test-node');
+  assert.equal(nodeNameOf('a.b'), 'a.b');
+  for (const bad of ['', 'test_node_', '-a', 'a..b', 'a/b', 'a b', 'x'.repeat(254)]) {
+    assert.throws(() => nodeNameOf(bad), RangeError, bad);
+  }
+});
+
+it('keeps hostile values inside their YAML field', () => {
+  const hostile = 'x"\n---\nkind: Evil';
+  const [init, cluster] = parseAllDocuments(
+    initConfiguration({
+      nodeName: 'cp-0',
+      nodeIp: '10.77.1.2',
+      providerId: 'local:///cp-0',
+      clusterName: hostile,
+      kubernetesVersion: 'v1.37.2',
+      controlPlaneEndpoint: '10.77.1.1:6443',
+      certSans: ['127.0.0.1', hostile],
+      bootstrapToken: 'abcdef.0123456789abcdef',
+    }),
+  ).map((document) => document.toJS());
+  assert.equal(init.kind, 'InitConfiguration');
+  assert.equal(cluster.clusterName, hostile);
+  assert.deepEqual(cluster.apiServer.certSANs, ['127.0.0.1', '10.77.1.2', hostile]);
+});
+
+it('gives a control plane, and only it, an API endpoint of its own', () => {
+  const join = {
+    nodeName: 'w-0',
+    nodeIp: '10.77.1.3',
+    providerId: '',
+    apiServerEndpoint: '10.77.1.1:6443',
+    token: 'abcdef.0123456789abcdef',
+    caCertHash: `sha256:${'0'.repeat(64)}`,
+  };
+  const parse = (text: string) => parseAllDocuments(text)[0]!.toJS();
+  assert.equal(parse(joinConfiguration({ ...join, controlPlane: false })).controlPlane, undefined);
+  assert.deepEqual(parse(joinConfiguration({ ...join, controlPlane: true })).controlPlane, {
+    localAPIEndpoint: { advertiseAddress: '10.77.1.3', bindPort: 6443 },
+  });
+});
