@@ -11,7 +11,11 @@ function recorder(isTTY: boolean) {
 test('elsewhere than on a terminal a phase is one line, with its time', async () => {
   const { lines, stream } = recorder(false);
   const progress = new Progress(stream);
-  assert.equal(await progress.phase('make nodes', async (detail) => (detail('one'), 42)), 42);
+  const result = await progress.phase('make nodes', async (detail) => {
+    detail('one');
+    return 42;
+  });
+  assert.equal(result, 42);
   assert.equal(lines.length, 1);
   assert.match(lines[0] ?? '', /^make nodes: done in \d+\.\d s\n$/);
   assert.equal(progress.times[0]?.phase, 'make nodes');
