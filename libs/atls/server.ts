@@ -1,5 +1,5 @@
 import { constants } from 'node:crypto';
-import { type AddressInfo, createServer, type Server as NetServer, type Socket } from 'node:net';
+import { type AddressInfo, createServer, type Socket } from 'node:net';
 import {
   createSecureContext,
   createServer as createTlsServer,
@@ -11,6 +11,7 @@ import { UnreachableError, VerificationError } from '@asterism/errors/errors';
 import { pem } from './der.ts';
 import { IdentitySource } from './identity.ts';
 import { abortable, issueCertificate } from './issuing.ts';
+import { listen } from './listen.ts';
 import { newNonce, nonceCa, nonceFromText } from './nonce.ts';
 import { type Pending, PendingConnections } from './pending.ts';
 import { Semaphore } from './semaphore.ts';
@@ -91,7 +92,10 @@ export function createAtlsServer(options: AtlsServerOptions): AtlsServer {
   ): void {
     const socket = this as TLSSocket;
     const pending = pendings.of(socket);
-    if (pending === undefined) return done(new Error('the connection was given up'));
+    if (pending === undefined) {
+      done(new Error('the connection was given up'));
+      return;
+    }
     pending.greeted = true;
     contextFor(socket, serverName, pending).then(
       (context) => done(null, context),
@@ -172,15 +176,4 @@ export function createAtlsServer(options: AtlsServerOptions): AtlsServer {
       return pendings.size;
     },
   };
-}
-
-function listen(server: NetServer, port: number, host: string | undefined): Promise<AddressInfo> {
-  return new Promise((resolve, reject) => {
-    server.once('error', (cause) =>
-      reject(new UnreachableError(`cannot listen on ${host ?? '*'}:${port}: ${cause.message}`, { cause })),
-    );
-    server.listen({ port, ...(host === undefined ? {} : { host }) }, () =>
-      resolve(server.address() as AddressInfo),
-    );
-  });
 }

@@ -1,0 +1,57 @@
+import type { AddressInfo } from 'node:net';
+import { type AtlsServer, type AtlsServerOptions, createAtlsServer } from '@asterism/atls/server';
+import { AsterismError } from '@asterism/errors/errors';
+import { ConnectionHost, type RpcLimits } from './connection-host.ts';
+import { goAway } from './go-away.ts';
+import type { Handlers } from './handlers.ts';
+import type { AnyService } from './service.ts';
+import type { RpcLog } from './status.ts';
+
+export interface AtlsGrpcServerOptions
+  extends RpcLimits,
+    Omit<AtlsServerOptions, 'onConnection' | 'onRefused' | 'farewell' | 'alpn'> {
+  readonly log?: RpcLog;
+}
+
+/**
+ * gRPC over aTLS. HTTP/2 sees a connection only after its peer was verified; handlers find the verdict of the very
+ * connection in `context.peer.verdict`.
+ */
+export class AtlsGrpcServer {
+  readonly #host: ConnectionHost;
+  readonly #atls: AtlsServer;
+
+  constructor(options: AtlsGrpcServerOptions) {
+    const { log } = options;
+    const host = new ConnectionHost(options, log);
+    this.#host = host;
+    this.#atls = createAtlsServer({
+      ...options,
+      onConnection: (socket, peer) => host.serve(socket, peer),
+      onRefused: (err, address) => log?.warn({ err, address }, 'aTLS connection refused'),
+      farewell: (error) =>
+        goAway(`evidence refused: ${error instanceof AsterismError ? error.code : 'ERR_ATLS'}`),
+    });
+  }
+
+  addService<S extends AnyService>(desc: S, handlers: Handlers<S>): void {
+    this.#host.addService(desc, handlers);
+  }
+
+  /** @param port 0 for any free one */
+  listen(port: number, host?: string): Promise<AddressInfo> {
+    return this.#atls.listen(port, host);
+  }
+
+  /** Connections being served, and connections in the making. */
+  get connections(): { readonly served: number; readonly pending: number } {
+    return { served: this.#host.connections, pending: this.#atls.pending };
+  }
+
+  /** Stops listening, lets running calls end for at most `graceMs` milliseconds, then cuts the rest. */
+  async stop(graceMs = 10_000): Promise<void> {
+    const closed = this.#atls.close();
+    await this.#host.stop(graceMs);
+    await closed;
+  }
+}
