@@ -1,0 +1,93 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { AsterismError, UnreachableError } from '@asterism/errors/errors';
+
+/** What the API server says of a node. */
+export interface KubernetesNode {
+  readonly name: string;
+  readonly ready: boolean;
+  readonly kubeletVersion: string;
+  readonly controlPlane: boolean;
+}
+
+const CALL_TIMEOUT_MS = 10_000;
+
+/**
+ * Lists the nodes of a cluster.
+ *
+ * @param kubeconfig YAML text of the administrator's kubeconfig
+ * @throws UnreachableError the API server does not answer; AsterismError it refuses
+ */
+export async function kubernetesNodes(kubeconfig: string, signal: AbortSignal): Promise<KubernetesNode[]> {
+  // Loaded late: the client is large, and most commands do not need it.
+  const { ApiException, CoreV1Api, KubeConfig } = await import('@kubernetes/client-node');
+  const config = new KubeConfig();
+  config.loadFromString(kubeconfig);
+  const server = config.getCurrentCluster()?.server ?? 'the API server';
+  const api = config.makeApiClient(CoreV1Api);
+  // The client takes no signal of ours; what is left of a call that is given up ends with its socket.
+  const timeout = AbortSignal.any([signal, AbortSignal.timeout(CALL_TIMEOUT_MS)]);
+  const givenUp = new Promise<never>((_, reject) => {
+    timeout.addEventListener('abort', () => reject(timeout.reason), { once: true });
+  });
+  try {
+    const { items } = await Promise.race([api.listNode(), givenUp]);
+    return items.map((node) => ({
+      name: node.metadata?.name ?? '',
+      ready: node.status?.conditions?.some((one) => one.type === 'Ready' && one.status === 'True') === true,
+      kubeletVersion: node.status?.nodeInfo?.kubeletVersion ?? '',
+      controlPlane: node.metadata?.labels?.['node-role.kubernetes.io/control-plane'] !== undefined,
+    }));
+  } catch (cause) {
+    signal.throwIfAborted();
+    if (cause instanceof ApiException) {
+      throw new AsterismError('ERR_KUBERNETES', `${server} answered ${cause.code} to a list of nodes`, {
+        cause,
+      });
+    }
+    throw new UnreachableError(`${server} does not answer; are the machines running? See: asterism status`, {
+      cause,
+    });
+  }
+}
+
+/**
+ * Waits until every expected node is there and Ready.
+ *
+ * @param onState told what is missing, as it changes
+ * @throws UnreachableError when time is up
+ */
+export async function waitForNodes(
+  kubeconfig: string,
+  names: readonly string[],
+  timeoutMs: number,
+  signal: AbortSignal,
+  onState: (text: string) => void,
+): Promise<void> {
+  const deadline = performance.now() + timeoutMs;
+  for (;;) {
+    let state: string;
+    try {
+      const nodes = await kubernetesNodes(kubeconfig, signal);
+      const missing = names.filter((name) => !nodes.some((node) => node.name === name));
+      const notReady = names.filter((name) => nodes.some((node) => node.name === name && !node.ready));
+      if (missing.length === 0 && notReady.length === 0) return;
+      state = [
+        missing.length > 0 ? `not joined: ${missing.join(', ')}` : '',
+        notReady.length > 0 ? `not Ready: ${notReady.join(', ')}` : '',
+      ]
+        .filter(Boolean)
+        .join('; ');
+    } catch (error) {
+      if (!(error instanceof UnreachableError)) throw error;
+      state = error.message;
+    }
+    onState(state);
+    if (performance.now() > deadline) {
+      throw new UnreachableError(
+        `after ${Math.round(timeoutMs / 1000)} s: ${state}. See what a node says with: asterism local logs NODE`,
+        { code: 'ERR_NODES_NOT_READY' },
+      );
+    }
+    await sleep(2000, undefined, { signal }).catch(() => signal.throwIfAborted());
+  }
+}
