@@ -90,7 +90,8 @@ export function checkComponent(component: Component, allowedRoots: readonly stri
   ) {
     bad('the install path is not absolute and plain');
   }
-  if (!allowedRoots.some((root) => path.startsWith(`${root}/`))) {
+  // An archive may be unpacked into a root itself, a file must not replace it.
+  if (!allowedRoots.some((root) => path.startsWith(`${root}/`) || (component.extract && path === root))) {
     bad(`the install path ${path} lies outside ${allowedRoots.join(', ')}`);
   }
 }

@@ -1,0 +1,224 @@
+import { randomBytes } from 'node:crypto';
+import { readFile, rm } from 'node:fs/promises';
+import { equal, isZero, zero } from '@asterism/bytes/bytes';
+import { type StateLayout, TEMPORARY_KEY_FILE } from '@asterism/disk/layout';
+import { writeNodeState } from '@asterism/disk/node-state';
+import { DiskError, STATE_KEY_LENGTH, type StateDisk } from '@asterism/disk/state-disk';
+import type { KeyManager } from '@asterism/kms/types';
+import {
+  API_PORT,
+  AUDIT_POLICY,
+  auditPolicy,
+  IGNORED_PREFLIGHT,
+  initConfiguration,
+  KUBEADM_CONFIG,
+} from '@asterism/kubernetes/kubeadm';
+import type { InstanceMetadata } from '@asterism/metadata/types';
+import { StatusError } from '@asterism/rpc/status';
+import { CLUSTER_ID_PCR, clusterIdPcr, type MachineTpm } from '@asterism/runtime/machine-tpm';
+import { type ClusterFacts, clusterObjects } from './cluster-objects.ts';
+import type { InitOrder } from './init-request.ts';
+import type { KubernetesNode } from './kubernetes-node.ts';
+import type { Phase } from './phases.ts';
+
+/** The machine that is initialised. */
+export interface InitMachine {
+  readonly tpm: MachineTpm;
+  readonly disk: StateDisk;
+  readonly layout: StateLayout;
+  readonly node: KubernetesNode;
+  readonly attestationVariant: string;
+  /** Default {@link TEMPORARY_KEY_FILE}. */
+  readonly temporaryKeyFile?: string;
+}
+
+/** What one init knows from its first moment on. */
+export interface InitContext {
+  readonly machine: InitMachine;
+  readonly order: InitOrder;
+  readonly clusterId: Uint8Array;
+  readonly measurementSalt: Uint8Array;
+  /** JSON for join-config. */
+  readonly measurements: string;
+  readonly masterSecret: ClusterFacts['masterSecret'];
+  readonly kms: KeyManager;
+  readonly self: InstanceMetadata & { readonly vpcIp: string };
+  readonly nodeName: string;
+  /** host:port */
+  readonly apiEndpoint: string;
+}
+
+type P = Phase<InitContext>;
+
+/**
+ * An init, in order. What may be lost by a kill between a phase's work and its entry in the journal is made up
+ * for by the phase itself: each looks at what is there or does what changes nothing a second time.
+ */
+export const INIT_PHASES: readonly P[] = [
+  { name: 'node-lock', run: measureClusterId },
+  // Before the disk is marked as a member's: a member without its salt could never come back.
+  { name: 'node-state', run: saveNodeState },
+  { name: 'disk-rekey', run: (context) => rekeyToCluster(context) },
+  {
+    name: 'components',
+    run: ({ machine, order }, signal) => machine.node.installComponents(order.components, signal),
+  },
+  { name: 'containerd', always: true, run: ({ machine }, signal) => machine.node.startContainerd(signal) },
+  { name: 'images', run: ({ machine }, signal) => machine.node.importImages(signal) },
+  { name: 'configuration', run: writeConfiguration },
+  kubeadm('preflight', ['preflight', `--ignore-preflight-errors=${IGNORED_PREFLIGHT.join(',')}`]),
+  kubeadm('certificates', ['certs', 'all']),
+  {
+    name: 'kubelet-certificate',
+    run: ({ machine, nodeName, self }) => machine.node.signKubeletCertificate(nodeName, self.vpcIp),
+  },
+  kubeadm('kubeconfigs', ['kubeconfig', 'all']),
+  kubeadm('etcd', ['etcd', 'local']),
+  kubeadm('control-plane', ['control-plane', 'all']),
+  kubeadm('kubelet-start', ['kubelet-start']),
+  // kubeadm starts it in the phase before; after a reboot nobody else does.
+  { name: 'kubelet', always: true, run: ({ machine }, signal) => machine.node.startKubelet(signal) },
+  kubeadm('wait-control-plane', ['wait-control-plane'], 300_000),
+  // The first phase whose client gives admin.conf its rights, hence before ours that use admin.conf.
+  kubeadm('upload-config', ['upload-config', 'all']),
+  { name: 'api', always: true, run: ({ machine }, signal) => machine.node.waitForApi(signal) },
+  kubeadm('mark-control-plane', ['mark-control-plane']),
+  kubeadm('bootstrap-token', ['bootstrap-token', '--skip-token-print']),
+  kubeadm('kubelet-finalize', ['kubelet-finalize', 'all']),
+  kubeadm('addons', ['addon', 'all']),
+  { name: 'network', run: (context, signal) => applyManifests(context, 'network', signal) },
+  { name: 'node-ready', run: ({ machine, nodeName }, signal) => machine.node.waitForNode(nodeName, signal) },
+  { name: 'cluster-objects', run: applyClusterObjects },
+  { name: 'services', run: (context, signal) => applyManifests(context, 'service', signal) },
+  { name: 'services-ready', run: ({ machine }, signal) => machine.node.waitForDaemonSets(signal) },
+];
+
+function kubeadm(name: string, phase: readonly string[], timeoutMs = 180_000): P {
+  return {
+    name,
+    async run({ machine }, signal) {
+      await machine.node.kubeadm(['init', 'phase', ...phase, '--config', KUBEADM_CONFIG], timeoutMs, signal);
+    },
+  };
+}
+
+/** Extends PCR 15 exactly once, also where an earlier run was killed right after it. */
+async function measureClusterId({ machine, clusterId }: InitContext, signal: AbortSignal): Promise<void> {
+  const before = (await machine.tpm.readPcrs(signal)).get(CLUSTER_ID_PCR);
+  if (before !== undefined && isZero(before)) await machine.tpm.extendClusterId(clusterId, signal);
+  const after = (await machine.tpm.readPcrs(signal)).get(CLUSTER_ID_PCR);
+  if (after === undefined || !equal(after, clusterIdPcr(clusterId))) {
+    throw new StatusError(
+      'FAILED_PRECONDITION',
+      'ERR_NODE_INITIALIZED',
+      'PCR 15 of this node holds the id of another cluster: only a reboot with a new state disk frees it',
+    );
+  }
+}
+
+async function saveNodeState({ machine, measurementSalt }: InitContext): Promise<void> {
+  await writeNodeState(machine.layout.nodeState, { role: 'ControlPlane', measurementSalt });
+}
+
+async function rekeyToCluster({ machine, kms }: InitContext): Promise<void> {
+  const { uuid } = await machine.disk.header();
+  const key = await kms.getDek(`key-${uuid}`, STATE_KEY_LENGTH);
+  try {
+    await rekeyStateDisk(machine.disk, machine.temporaryKeyFile ?? TEMPORARY_KEY_FILE, key);
+  } finally {
+    zero(key);
+  }
+}
+
+/**
+ * From the temporary passphrase to the cluster's key; then the disk is marked as a member's, and the temporary
+ * passphrase, now useless, is removed.
+ * @throws DiskError ERR_DISK_WRONG_KEY where the temporary passphrase is gone and `key` does not open the disk
+ */
+export async function rekeyStateDisk(
+  disk: StateDisk,
+  temporaryKeyFile: string,
+  key: Uint8Array,
+): Promise<void> {
+  const temporary = await readFile(temporaryKeyFile).catch(() => undefined);
+  if (temporary !== undefined) await disk.rekey(Uint8Array.from(temporary), key);
+  else if (!(await disk.testKey(key))) {
+    throw new DiskError(
+      'ERR_DISK_WRONG_KEY',
+      `${temporaryKeyFile} is gone and the cluster's key does not open the state disk; reboot with a new disk`,
+    );
+  }
+  await disk.setInitialized(true);
+  await rm(temporaryKeyFile, { force: true });
+}
+
+async function writeConfiguration(context: InitContext): Promise<void> {
+  const { machine, order, self } = context;
+  await machine.node.writeFile(AUDIT_POLICY, auditPolicy(), 0o600);
+  const endpointHost = context.apiEndpoint.slice(0, context.apiEndpoint.lastIndexOf(':'));
+  const configuration = initConfiguration({
+    nodeName: context.nodeName,
+    nodeIp: self.vpcIp,
+    providerId: self.providerId,
+    clusterName: order.clusterName,
+    kubernetesVersion: order.kubernetesVersion,
+    controlPlaneEndpoint: context.apiEndpoint,
+    certSans: [endpointHost, ...order.certSans],
+    bootstrapToken: `${randomBytes(3).toString('hex')}.${randomBytes(8).toString('hex')}`,
+  });
+  await machine.node.writeFile(KUBEADM_CONFIG, configuration, 0o600);
+}
+
+async function applyManifests(
+  { machine }: InitContext,
+  kind: 'network' | 'service',
+  signal: AbortSignal,
+): Promise<void> {
+  for (const manifest of await machine.node.manifests()) {
+    if (manifest.kind === kind) await machine.node.apply(manifest.yaml, signal);
+  }
+}
+
+async function applyClusterObjects(context: InitContext, signal: AbortSignal): Promise<void> {
+  const { machine, order, self } = context;
+  const facts: ClusterFacts = {
+    masterSecret: context.masterSecret,
+    measurements: context.measurements,
+    measurementSalt: context.measurementSalt,
+    kubernetesVersion: order.kubernetesVersion,
+    components: order.components,
+    attestationVariant: machine.attestationVariant,
+    kmsIsExternal: context.masterSecret === undefined,
+  };
+  const objects = clusterObjects(facts, {
+    diskUuid: (await machine.disk.header()).uuid,
+    instanceName: self.name,
+    attestationKeyId: await machine.tpm.attestationKeyId(signal),
+  });
+  await machine.node.apply(objects, signal);
+}
+
+/** The administrator's kubeconfig; made anew at each call, it is not kept on the node. */
+export function adminKubeconfig({ machine, order }: InitContext, signal: AbortSignal): Promise<string> {
+  return machine.node.kubeadm(
+    [
+      'kubeconfig',
+      'user',
+      '--config',
+      KUBEADM_CONFIG,
+      '--client-name',
+      `${order.clusterName}-admin`,
+      '--org',
+      'kubeadm:cluster-admins',
+      '--validity-period',
+      '8760h',
+    ],
+    60_000,
+    signal,
+  );
+}
+
+/** host:port of the API, from what metadata says: a host alone or with a port of its own. */
+export function apiEndpointOf(endpoint: string): string {
+  return /:\d+$/.test(endpoint) ? endpoint : `${endpoint}:${API_PORT}`;
+}

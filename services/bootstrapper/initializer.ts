@@ -1,0 +1,226 @@
+import { randomBytes } from 'node:crypto';
+import { equal, isZero, zero } from '@asterism/bytes/bytes';
+import { fromBase64, fromHex, toBase64, toHex, toUtf8 } from '@asterism/bytes/encoding';
+import { AsterismError } from '@asterism/errors/errors';
+import type { KeyManager } from '@asterism/kms/types';
+import { nodeNameOf } from '@asterism/kubernetes/kubeadm';
+import type { Metadata } from '@asterism/metadata/types';
+import { StatusError } from '@asterism/rpc/status';
+import { CLUSTER_ID_PCR, clusterIdPcr } from '@asterism/runtime/machine-tpm';
+import type { ClusterFacts } from './cluster-objects.ts';
+import {
+  adminKubeconfig,
+  apiEndpointOf,
+  INIT_PHASES,
+  type InitContext,
+  type InitMachine,
+} from './init-phases.ts';
+import type { InitOrder } from './init-request.ts';
+import { type InitAnswer, type InitEventValue, InitRun } from './init-run.ts';
+import { Journal } from './journal.ts';
+import type { NodeLock } from './node-lock.ts';
+import { type Phase, runPhases } from './phases.ts';
+
+/** How keys come from the URIs of a request. */
+export interface Keys {
+  open(kmsUri: string, storageUri: string): Promise<KeyManager>;
+  /** The master secret that a cluster-kms URI holds; undefined for every other KMS. */
+  masterSecretOf(kmsUri: string): ClusterFacts['masterSecret'];
+  clusterId(measurementSecret: Uint8Array, measurementSalt: Uint8Array): Promise<Uint8Array>;
+}
+
+/** Which measurements joining nodes must meet. */
+export interface JoinPolicy {
+  /**
+   * @returns the JSON for join-config
+   * @throws PolicyError this node itself would not be admitted (PCR 15 is not looked at)
+   */
+  settle(
+    order: Pick<InitOrder, 'joinMeasurements' | 'enforcedPcrs'>,
+    pcrs: ReadonlyMap<number, Uint8Array>,
+  ): string;
+}
+
+export interface InitializerOptions {
+  readonly machine: InitMachine;
+  readonly metadata: Metadata;
+  readonly keys: Keys;
+  readonly policy: JoinPolicy;
+  readonly lock: NodeLock;
+  readonly log: { info(fields: object, message: string): void; error(fields: object, message: string): void };
+  /** Default INIT_PHASES. */
+  readonly phases?: readonly Phase<InitContext>[];
+}
+
+/** Carries out at most one init at a time. */
+export class Initializer {
+  readonly #options: InitializerOptions;
+  #run: InitRun | undefined;
+  readonly #stop = new AbortController();
+
+  constructor(options: InitializerOptions) {
+    this.#options = options;
+  }
+
+  /** A line of the programs that the init runs. */
+  log(line: string): void {
+    this.#emit?.({ kind: 'log', line });
+  }
+  #emit: ((event: InitEventValue) => void) | undefined;
+
+  /**
+   * Starts the init, or goes on where one stopped, or attaches to one whose caller was cut off. The caller has
+   * the place of the run's listener and must leave() it.
+   * @throws StatusError FAILED_PRECONDITION another init or a join is under way
+   */
+  begin(order: InitOrder): InitRun {
+    const run = this.#run;
+    if (run !== undefined && !run.ended) {
+      if (run.fingerprint !== order.fingerprint) throw busy('another init is under way');
+      if (!run.tryListen()) throw busy('this init is under way and its caller is connected');
+      return run;
+    }
+    if (!this.#options.lock.tryTake('init')) throw busy('this node is joining a cluster');
+    const fresh = new InitRun(order.fingerprint, (emit) => this.#work(order, emit));
+    fresh.tryListen();
+    this.#run = fresh;
+    return fresh;
+  }
+
+  /** Gives up what is under way; the journal has what is done. */
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    await this.#run?.result.catch(() => {});
+  }
+
+  /** The caller has the answer: this init is history. */
+  async delivered(): Promise<void> {
+    const journal = await Journal.load(this.#options.machine.layout.initJournal);
+    await journal?.markComplete();
+  }
+
+  async #work(order: InitOrder, emit: (event: InitEventValue) => void): Promise<InitAnswer> {
+    const { lock, log, machine } = this.#options;
+    const signal = this.#stop.signal;
+    this.#emit = emit;
+    let kms: KeyManager | undefined;
+    try {
+      kms = await this.#options.keys.open(order.kmsUri, order.storageUri);
+      const { context, journal } = await this.#prepare(order, kms);
+      await runPhases(
+        this.#options.phases ?? INIT_PHASES,
+        context,
+        journal,
+        (report) => {
+          log.info(report, 'init phase');
+          emit({ kind: 'progress', report });
+        },
+        signal,
+      );
+      const kubeconfig = toUtf8(await adminKubeconfig(context, signal));
+      return { kubeconfig, ownerId: new Uint8Array(), clusterId: context.clusterId };
+    } catch (err) {
+      log.error({ err }, 'init stopped; the same order may be given again');
+      // Once PCR 15 is extended the node can be nothing else any more, and the lock stays.
+      const pcr = await machine.tpm.readPcrs().then(
+        (pcrs) => pcrs.get(CLUSTER_ID_PCR),
+        () => undefined,
+      );
+      if (pcr !== undefined && isZero(pcr)) lock.release('init');
+      throw err instanceof AsterismError
+        ? err
+        : new AsterismError('ERR_INIT', `init failed: ${err}`, { cause: err });
+    } finally {
+      this.#emit = undefined;
+      await kms?.close();
+    }
+  }
+
+  async #prepare(order: InitOrder, kms: KeyManager): Promise<{ context: InitContext; journal: Journal }> {
+    const { machine, metadata, keys, policy } = this.#options;
+    const pcrs = await machine.tpm.readPcrs();
+    const pcr = pcrs.get(CLUSTER_ID_PCR);
+    if (pcr === undefined) throw new AsterismError('ERR_TPM_PCR', 'the TPM has no SHA-256 bank with PCR 15');
+    const path = machine.layout.initJournal;
+    let journal = await Journal.load(path);
+    // PCR 15 forgets at a reboot, and the disk-mapper extends it again for a disk that is a member's. A journal
+    // that is past the lock on a node whose PCR is zero thus belongs to a life before the disk was taken over.
+    if (journal !== undefined && isZero(pcr) && journal.isDone('node-lock')) {
+      await journal.remove();
+      journal = undefined;
+    }
+
+    const measurementSalt = order.measurementSalt ?? saltOf(journal) ?? Uint8Array.from(randomBytes(32));
+    const secret = await kms.getDek('key-measurementSecret', 32);
+    let clusterId: Uint8Array;
+    try {
+      clusterId = await keys.clusterId(secret, measurementSalt);
+    } finally {
+      zero(secret);
+    }
+    if (!isZero(pcr) && !equal(pcr, clusterIdPcr(clusterId))) {
+      throw new StatusError(
+        'FAILED_PRECONDITION',
+        'ERR_NODE_INITIALIZED',
+        'this node belongs to another cluster than the one that master secret and salt name',
+      );
+    }
+    if (isZero(pcr)) {
+      // Nothing is final yet: another order may take the place of one that stopped early.
+      if (journal !== undefined && (journal.clusterId !== toHex(clusterId) || journal.order !== order.fingerprint)) {
+        await journal.remove();
+        journal = undefined;
+      }
+    } else if (journal === undefined) {
+      throw new StatusError(
+        'FAILED_PRECONDITION',
+        'ERR_NODE_INITIALIZED',
+        'PCR 15 says that this node is a member, but its state disk has no account of an init',
+      );
+    }
+    if (journal !== undefined && journal.order !== order.fingerprint) {
+      throw new StatusError(
+        'FAILED_PRECONDITION',
+        'ERR_INIT_ORDER',
+        'an init of this node was begun with another version, name, components, measurements or SANs: ' +
+          'give the same order again, or terminate and create anew',
+      );
+    }
+
+    const self = await metadata.self();
+    if (self.vpcIp === undefined) {
+      throw new StatusError(
+        'UNAVAILABLE',
+        'ERR_METADATA',
+        'metadata does not know the address of this node yet',
+      );
+    }
+    const measurements = policy.settle(order, pcrs);
+    if (journal === undefined) {
+      journal = await Journal.begin(path, 'init', toHex(clusterId), order.fingerprint);
+      await journal.setFact('measurementSalt', toBase64(measurementSalt));
+    }
+    const context: InitContext = {
+      machine,
+      order,
+      clusterId: fromHex(journal.clusterId),
+      measurementSalt,
+      measurements,
+      masterSecret: keys.masterSecretOf(order.kmsUri),
+      kms,
+      self: { ...self, vpcIp: self.vpcIp },
+      nodeName: nodeNameOf(self.name),
+      apiEndpoint: apiEndpointOf(await metadata.loadBalancerEndpoint()),
+    };
+    return { context, journal };
+  }
+}
+
+function saltOf(journal: Journal | undefined): Uint8Array | undefined {
+  const fact = journal?.fact('measurementSalt');
+  return fact === undefined ? undefined : fromBase64(fact);
+}
+
+function busy(why: string): StatusError {
+  return new StatusError('FAILED_PRECONDITION', 'ERR_NODE_BUSY', `node is already being activated: ${why}`);
+}
