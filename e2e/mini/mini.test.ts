@@ -77,7 +77,7 @@ describe('mini', { skip: SKIP }, () => {
   });
 
   test('create in a workspace that has a cluster is refused', async () => {
-    const { status, stderr } = await asterism(['create', '--yes'], { timeoutMs: 60_000 });
+    const { status, stderr } = await asterism(['create'], { timeoutMs: 60_000 });
     assert.equal(status, 1);
     assert.match(stderr, /asterism-state\.json/);
   });

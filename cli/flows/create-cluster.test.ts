@@ -1,0 +1,137 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { fromBase64 } from '@asterism/bytes/encoding';
+import type { ClusterConfig } from '@asterism/config/cluster-config';
+import { Workspace } from '@asterism/config/workspace';
+import { compare } from 'bcryptjs';
+import type { Machines, MachinesSpec } from '../machines.ts';
+import { createCluster } from './create-cluster.ts';
+import { terminateCluster } from './terminate-cluster.ts';
+
+const config: ClusterConfig = {
+  version: 'v1',
+  name: 'test',
+  kubernetesVersion: 'v1.37.2',
+  image: 'sha256:aa',
+  provider: { local: { controlPlaneNodes: 1, workerNodes: 0, stateDiskMiB: 64 } },
+  attestation: { qemuVtpm: { acceptUnauthenticatedTpm: true, measurements: {} } },
+  kms: { type: 'cluster' },
+};
+const options = { signal: new AbortController().signal, onDetail: () => {} };
+
+async function workspace(t: TestContext): Promise<Workspace> {
+  const folder = await mkdtemp(join(tmpdir(), 'asterism-create-'));
+  t.after(() => rm(folder, { recursive: true }));
+  return new Workspace(folder);
+}
+
+/** Machines in memory that note what they were asked. */
+function fakeMachines(fail: { create?: Error; destroy?: Error } = {}) {
+  const made = new Map<string, MachinesSpec>();
+  const machines: Machines = {
+    create: async (spec) => {
+      made.set(spec.uid, spec);
+      if (fail.create) throw fail.create;
+      return {
+        endpoint: '10.77.1.1',
+        nodes: [{ name: 'cp-0', role: 'ControlPlane', address: '10.77.1.10' }],
+      };
+    },
+    destroy: async ({ uid }) => {
+      if (fail.destroy) throw fail.destroy;
+      made.delete(uid);
+    },
+    status: async () => [],
+  };
+  return { machines, made };
+}
+
+test('the state is on the disk before the first machine is', async (t) => {
+  const ws = await workspace(t);
+  const { machines } = fakeMachines();
+  await createCluster(
+    ws,
+    config,
+    {
+      ...machines,
+      create: async (spec, given) => {
+        const state = await ws.requireState();
+        assert.equal(state.phase, 'creating');
+        assert.equal(state.uid, spec.uid);
+        return machines.create(spec, given);
+      },
+    },
+    options,
+  );
+  assert.equal((await ws.requireState()).phase, 'created');
+});
+
+test('the machines get a hash of the init secret and never the secret', async (t) => {
+  const ws = await workspace(t);
+  const { machines, made } = fakeMachines();
+  const state = await createCluster(ws, config, machines, options);
+  const spec = made.get(state.uid);
+  assert.ok(spec);
+  const secret = Buffer.from(fromBase64(state.initSecret)).toString();
+  assert.equal(secret.length, 40);
+  assert.ok(await compare(secret, spec.initSecretHash));
+  assert.ok(!JSON.stringify(spec).includes(secret));
+});
+
+test('a failure removes what was made, and leaves a workspace that can be used again', async (t) => {
+  const ws = await workspace(t);
+  const { machines, made } = fakeMachines({ create: new Error('no veth') });
+  await assert.rejects(createCluster(ws, config, machines, options), /no veth/);
+  assert.equal(made.size, 0);
+  assert.deepEqual(await readdir(ws.folder), []);
+});
+
+test('where removing fails too, the state stays so that terminate can try again', async (t) => {
+  const ws = await workspace(t);
+  const { machines, made } = fakeMachines({ create: new Error('no veth'), destroy: new Error('busy') });
+  await assert.rejects(createCluster(ws, config, machines, options), /asterism terminate/);
+  assert.equal((await ws.requireState()).phase, 'creating');
+  const second = fakeMachines();
+  await assert.rejects(createCluster(ws, config, second.machines, options), { code: 'ERR_CLUSTER_EXISTS' });
+  await terminateCluster(
+    ws,
+    { ...second.machines, destroy: async ({ uid }) => void made.delete(uid) },
+    options,
+  );
+  assert.equal(made.size, 0);
+});
+
+test('a second create in one workspace is refused before anything is made', async (t) => {
+  const ws = await workspace(t);
+  const { machines, made } = fakeMachines();
+  const state = await createCluster(ws, config, machines, options);
+  await assert.rejects(createCluster(ws, config, machines, options), { code: 'ERR_CLUSTER_EXISTS' });
+  assert.deepEqual([...made.keys()], [state.uid]);
+});
+
+test('terminate keeps configuration and master secret, and removes the rest', async (t) => {
+  const ws = await workspace(t);
+  const { machines, made } = fakeMachines();
+  await createCluster(ws, config, machines, options);
+  for (const name of ['asterism-conf.yaml', 'asterism-mastersecret.json', 'asterism-admin.conf']) {
+    await writeFile(ws.path(name), name);
+  }
+  await terminateCluster(ws, machines, options);
+  assert.equal(made.size, 0);
+  assert.deepEqual((await readdir(ws.folder)).sort(), ['asterism-conf.yaml', 'asterism-mastersecret.json']);
+  assert.equal(await readFile(ws.path('asterism-mastersecret.json'), 'utf8'), 'asterism-mastersecret.json');
+});
+
+test('a terminate that fails can be repeated', async (t) => {
+  const ws = await workspace(t);
+  const { machines } = fakeMachines();
+  await createCluster(ws, config, machines, options);
+  const failing = fakeMachines({ destroy: new Error('busy') });
+  await assert.rejects(terminateCluster(ws, failing.machines, options), /busy/);
+  assert.equal((await ws.requireState()).phase, 'terminating');
+  await terminateCluster(ws, machines, options);
+  await assert.rejects(terminateCluster(ws, machines, options), { code: 'ERR_NO_CLUSTER' });
+});

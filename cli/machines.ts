@@ -1,0 +1,39 @@
+import type { ClusterState } from '@asterism/config/state';
+
+/** Which cluster is meant: name and uid as in the state file. */
+export interface ClusterReference {
+  readonly name: string;
+  readonly uid: string;
+}
+
+export interface MachinesSpec extends ClusterReference {
+  readonly image: string;
+  readonly kubernetesVersion: string;
+  readonly controlPlaneNodes: number;
+  readonly workerNodes: number;
+  readonly stateDiskMiB: number;
+  /** bcrypt hash of the init secret, for the nodes' metadata. */
+  readonly initSecretHash: string;
+}
+
+export interface MachineStatus {
+  readonly name: string;
+  readonly running: boolean;
+  /** Whether the state disk is opened through device-mapper; false where the kernel has none. */
+  readonly stateDiskMapped: boolean;
+}
+
+export interface Options {
+  readonly signal: AbortSignal;
+  /** Told what is being done. */
+  readonly onDetail: (text: string) => void;
+}
+
+/** What the commands need of a provider. */
+export interface Machines {
+  /** Makes and starts machines. Where it throws, {@link destroy} removes what it had made. */
+  create(spec: MachinesSpec, options: Options): Promise<Pick<ClusterState, 'endpoint' | 'nodes'>>;
+  /** Removes whatever is there of a cluster; nothing is fine too. */
+  destroy(cluster: ClusterReference, options: Options): Promise<void>;
+  status(cluster: ClusterReference): Promise<readonly MachineStatus[]>;
+}
