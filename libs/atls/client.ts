@@ -2,9 +2,13 @@ import { constants } from 'node:crypto';
 import { connect as connectTcp, type Socket } from 'node:net';
 import { connect as connectTls, createSecureContext, type TLSSocket } from 'node:tls';
 import type { Issuer, Verdict, Verifier } from '@asterism/attestation/types';
+import { equal } from '@asterism/bytes/bytes';
 import { AsterismError, UnreachableError, VerificationError } from '@asterism/errors/errors';
-import { abortable, timedOut } from './issuing.ts';
-import { newNonce, nonceText } from './nonce.ts';
+import { GateStream } from './gate/gate-stream.ts';
+import type { ClientAuthentication, ServerFlight } from './gate/handshake-gate.ts';
+import { newIdentity } from './identity.ts';
+import { abortable, issueCertificate, timedOut } from './issuing.ts';
+import { newNonce, nonceFromName, nonceText } from './nonce.ts';
 import { verifyPeer } from './verify-peer.ts';
 
 export interface AtlsHandshakeOptions {
@@ -61,17 +65,20 @@ export async function connectAtls(options: AtlsConnectOptions): Promise<AtlsConn
 export function handshakeAtls(raw: Socket, options: AtlsHandshakeOptions): Promise<AtlsConnection> {
   raw.on('error', () => {});
   const where = raw.remoteAddress === undefined ? 'the server' : `${raw.remoteAddress}:${raw.remotePort}`;
+  const shake = options.issuer === undefined ? oneWay : mutual;
   return within(raw, options.timeoutMs, options.signal, where, (signal) =>
-    oneWay(raw, options, where, signal),
+    shake(raw, options, where, signal),
   );
 }
 
-// Shared: it holds no key and nothing of a peer.
+// Shared: they hold no key and nothing of a peer.
+const SECURE_OPTIONS = constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION;
 const context = createSecureContext({
   ca: [],
   minVersion: 'TLSv1.2',
-  secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
+  secureOptions: SECURE_OPTIONS,
 });
+const context13 = createSecureContext({ ca: [], minVersion: 'TLSv1.3', secureOptions: SECURE_OPTIONS });
 
 /** The server shows evidence and asks for none: Node's own TLS, judged once the handshake is done. */
 async function oneWay(
@@ -93,6 +100,70 @@ async function oneWay(
   const shown = socket.getPeerX509Certificate()?.raw;
   const peer = await abortable(verifyPeer(shown, options.verifiers, nonce, Date.now(), signal), signal);
   return { socket, peer };
+}
+
+/**
+ * The server may ask for evidence: TLS 1.3 through the gate, which judges the server, has the own evidence made, and
+ * shows it once OpenSSL has found the server to hold its key.
+ */
+async function mutual(
+  raw: Socket,
+  options: AtlsHandshakeOptions,
+  where: string,
+  signal: AbortSignal,
+): Promise<AtlsConnection> {
+  const { issuer, verifiers } = options;
+  const nonce = newNonce();
+  let peer: Verdict | undefined;
+  let judged: Uint8Array | undefined;
+
+  async function judge({ certificate, request }: ServerFlight): Promise<ClientAuthentication | undefined> {
+    peer = await verifyPeer(certificate, verifiers, nonce, Date.now(), signal);
+    judged = certificate;
+    if (request === undefined) return undefined;
+    const serverNonce = nonceOf(request.authorities);
+    const identity = newIdentity();
+    return {
+      certificate: await issueCertificate(issuer, identity, serverNonce, signal),
+      privateKey: identity.privateKey,
+    };
+  }
+
+  const shown = Promise.withResolvers<void>();
+  const gate = new GateStream(raw, { judge, opened: shown.resolve, failed: shown.reject });
+  const socket = connectTls({
+    socket: gate,
+    secureContext: context13,
+    servername: nonceText(nonce),
+    rejectUnauthorized: false,
+    ALPNProtocols: [...(options.alpn ?? ['h2'])],
+  });
+  socket.on('keylog', (line) => gate.keyLog(line));
+  await abortable(Promise.all([shown.promise, secured(socket, where)]), signal);
+  socket.removeAllListeners('keylog');
+  const used = socket.getPeerX509Certificate()?.raw;
+  if (used === undefined || judged === undefined || !equal(used, judged))
+    throw new VerificationError(
+      'ERR_ATLS_CERTIFICATE',
+      'the certificate that was judged is not the one that the handshake used',
+    );
+  return { socket, peer };
+}
+
+function nonceOf(authorities: readonly Uint8Array[]): Uint8Array {
+  const [only] = authorities;
+  if (only === undefined || authorities.length !== 1)
+    throw new VerificationError(
+      'ERR_ATLS_NONCE',
+      `the server names ${authorities.length} acceptable authorities; an aTLS server names one, its nonce`,
+    );
+  try {
+    return nonceFromName(only);
+  } catch (cause) {
+    throw new VerificationError('ERR_ATLS_NONCE', `the server sent no nonce: ${(cause as Error).message}`, {
+      cause,
+    });
+  }
 }
 
 function secured(socket: TLSSocket, where: string): Promise<void> {

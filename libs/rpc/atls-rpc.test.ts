@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { test } from 'node:test';
 import { PolicyError, UnreachableError, VerificationError } from '@asterism/errors/errors';
 import { fakeIssuer, fakeVerifier } from '@asterism/testkit/fake-attestation';
@@ -121,4 +122,49 @@ test('a client never connects to a second machine', async () => {
   await assert.rejects(client.getDataKey({}), /make a new client/);
   client.close();
   await second.stop(100);
+});
+
+test('mutual: the handler sees the verdict of the very connection, with many at once', async () => {
+  const { server, port } = await serve({ issuer: fakeIssuer(), verifiers: [fakeVerifier()] });
+  const ids = new Map<string, string>();
+  await Promise.all(
+    Array.from({ length: 24 }, async (_, i) => {
+      const issuer = fakeIssuer({ machine: `machine-${i}`, length: 100 * i });
+      const client = atlsClient(Keys, { host: '127.0.0.1', port, issuer, verifiers: [fakeVerifier()] });
+      const expected = createHash('sha256').update(`machine-${i}`).digest('hex');
+      for (let n = 0; n < 10; n++) {
+        const { dataKey } = await client.getDataKey({ dataKeyId: `${i}`, length: n });
+        assert.equal(text(dataKey), `${i}:${n}:127.0.0.1:${expected}`);
+      }
+      ids.set(expected, `${i}`);
+      client.close();
+    }),
+  );
+  assert.equal(ids.size, 24);
+  await server.stop(1000);
+});
+
+test('a server that refuses the evidence says so, and the client passes it on', async () => {
+  const refused: Error[] = [];
+  const log = { warn: (fields: object) => refused.push((fields as { err: Error }).err), error: () => {} };
+  const { server, port } = await serve({
+    issuer: fakeIssuer(),
+    verifiers: [fakeVerifier({ fail: new PolicyError('ERR_PCR_MISMATCH', 'PCR 11 differs') })],
+    log,
+  });
+  const client = atlsClient(Keys, {
+    host: '127.0.0.1',
+    port,
+    issuer: fakeIssuer(),
+    verifiers: [fakeVerifier()],
+  });
+  await assert.rejects(client.getDataKey({}), (error: Error) => {
+    assert.ok(error instanceof VerificationError);
+    assert.equal(error.code, 'ERR_ATLS_REFUSED');
+    assert.match(error.message, /evidence refused: ERR_PCR_MISMATCH/);
+    return true;
+  });
+  client.close();
+  assert.equal((refused[0] as PolicyError).code, 'ERR_PCR_MISMATCH');
+  await server.stop(1000);
 });

@@ -1,0 +1,118 @@
+import { type CipherGCMTypes, createCipheriv, createDecipheriv, createHmac } from 'node:crypto';
+import { concat, zero } from '@asterism/bytes/bytes';
+import { toUtf8 } from '@asterism/bytes/encoding';
+import { Writer } from '@asterism/bytes/writer';
+import { ParseError } from '@asterism/errors/errors';
+import { RECORD } from './records.ts';
+
+export interface Suite {
+  readonly hash: 'sha256' | 'sha384';
+  /** Bytes. */
+  readonly hashLength: number;
+  readonly cipher: CipherGCMTypes | 'chacha20-poly1305';
+  readonly keyLength: number;
+}
+
+/** The suites of TLS 1.3 that OpenSSL offers by default (RFC 8446 B.4). */
+const SUITES: ReadonlyMap<number, Suite> = new Map([
+  [0x1301, { hash: 'sha256', hashLength: 32, cipher: 'aes-128-gcm', keyLength: 16 }],
+  [0x1302, { hash: 'sha384', hashLength: 48, cipher: 'aes-256-gcm', keyLength: 32 }],
+  [0x1303, { hash: 'sha256', hashLength: 32, cipher: 'chacha20-poly1305', keyLength: 32 }],
+]);
+
+/** @throws ParseError for any other */
+export function suiteOf(number: number): Suite {
+  const suite = SUITES.get(number);
+  if (suite === undefined) throw new ParseError(`cipher suite 0x${number.toString(16)} was not offered`);
+  return suite;
+}
+
+/** RFC 8446 7.1, with an empty context. Lengths here never exceed one block of the hash. */
+function expandLabel(suite: Suite, secret: Uint8Array, label: string, length: number): Uint8Array {
+  const name = toUtf8(`tls13 ${label}`);
+  const info = new Writer().u16be(length).u8(name.length).bytes(name).u8(0).u8(1).finish();
+  const block = createHmac(suite.hash, secret).update(info).digest();
+  const out = new Uint8Array(block.subarray(0, length));
+  block.fill(0);
+  return out;
+}
+
+/** RFC 8446 4.4.4: verify_data of the Finished message that ends the given transcript. */
+export function finishedData(
+  suite: Suite,
+  trafficSecret: Uint8Array,
+  transcriptHash: Uint8Array,
+): Uint8Array {
+  const key = expandLabel(suite, trafficSecret, 'finished', suite.hashLength);
+  const data = new Uint8Array(createHmac(suite.hash, key).update(transcriptHash).digest());
+  zero(key);
+  return data;
+}
+
+const TAG_LENGTH = 16;
+const MAX_PLAINTEXT = 1 << 14;
+
+/** Seals or opens the records of one direction under one traffic secret (RFC 8446 5.2, 5.3). */
+export class RecordProtection {
+  readonly #suite: Suite;
+  readonly #key: Uint8Array;
+  readonly #iv: Uint8Array;
+  #sequence = 0;
+
+  constructor(suite: Suite, trafficSecret: Uint8Array) {
+    this.#suite = suite;
+    this.#key = expandLabel(suite, trafficSecret, 'key', suite.keyLength);
+    this.#iv = expandLabel(suite, trafficSecret, 'iv', 12);
+  }
+
+  #nonce(): Uint8Array {
+    const nonce = this.#iv.slice();
+    const view = new DataView(nonce.buffer);
+    view.setUint32(8, (view.getUint32(8) ^ this.#sequence++) >>> 0);
+    return nonce;
+  }
+
+  // The three ciphers share one interface of node:crypto; its types want to know which.
+  get #cipher(): CipherGCMTypes {
+    return this.#suite.cipher as CipherGCMTypes;
+  }
+
+  /** @throws ParseError when the record is not authentic, or has no content */
+  open(fragment: Uint8Array, header: Uint8Array): { readonly type: number; readonly content: Uint8Array } {
+    if (fragment.length < TAG_LENGTH + 1) throw new ParseError('protected record is too short');
+    const cut = fragment.length - TAG_LENGTH;
+    const decipher = createDecipheriv(this.#cipher, this.#key, this.#nonce(), { authTagLength: TAG_LENGTH });
+    decipher.setAAD(header);
+    decipher.setAuthTag(fragment.subarray(cut));
+    const inner = decipher.update(fragment.subarray(0, cut));
+    try {
+      decipher.final();
+    } catch (cause) {
+      throw new ParseError('protected record is not authentic', { cause });
+    }
+    let end = inner.length;
+    while (end > 0 && inner[end - 1] === 0) end--;
+    if (end === 0) throw new ParseError('protected record has no content type');
+    return { type: inner[end - 1]!, content: inner.subarray(0, end - 1) };
+  }
+
+  /** Handshake bytes as protected records. */
+  sealHandshake(bytes: Uint8Array): Uint8Array {
+    const records: Uint8Array[] = [];
+    for (let at = 0; at < bytes.length; at += MAX_PLAINTEXT) {
+      const piece = bytes.subarray(at, at + MAX_PLAINTEXT);
+      const length = piece.length + 1 + TAG_LENGTH;
+      const header = Uint8Array.of(RECORD.applicationData, 3, 3, length >> 8, length & 0xff);
+      const cipher = createCipheriv(this.#cipher, this.#key, this.#nonce(), { authTagLength: TAG_LENGTH });
+      cipher.setAAD(header);
+      const sealed = cipher.update(concat(piece, Uint8Array.of(RECORD.handshake)));
+      cipher.final();
+      records.push(header, sealed, cipher.getAuthTag());
+    }
+    return concat(...records);
+  }
+
+  clear(): void {
+    zero(this.#key, this.#iv);
+  }
+}
