@@ -145,9 +145,18 @@ export async function validateHeaderArea(
   return judge(primary, expectIntegrity);
 }
 
-/** Whether a device begins with either of the LUKS magics of either version; tells a blank disk from another. */
-export function looksLikeLuks(start: Uint8Array): boolean {
-  return start.length >= 6 && toHex(start.subarray(0, 6)) === PRIMARY_MAGIC;
+/** Which of the two magics a header area has, whether or not what follows them is whole. */
+export function luksCopies(headerArea: Uint8Array): {
+  readonly primary: boolean;
+  readonly secondary: boolean;
+  readonly isVersion2: boolean;
+} {
+  const magicAt = (at: number): string => toHex(headerArea.subarray(at, at + 6));
+  return {
+    primary: magicAt(0) === PRIMARY_MAGIC,
+    secondary: HEADER_SIZES.some((at) => magicAt(at) === SECONDARY_MAGIC),
+    isVersion2: headerArea[6] === 0 && headerArea[7] === 2,
+  };
 }
 
 /** On-disk format section 2.1, table of the binary header. Undefined where magic or checksum do not hold. */

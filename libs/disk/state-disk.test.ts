@@ -28,9 +28,9 @@ describe('state disk with real cryptsetup on an image file', () => {
   });
 
   it('formats a blank disk, not initialised, one key slot', async () => {
-    assert.equal(await disk.hasHeader(), false);
+    assert.deepEqual(await disk.inspect(), { kind: 'blank' });
     const header = await disk.format(first);
-    assert.equal(await disk.hasHeader(), true);
+    assert.deepEqual(await disk.inspect(), { kind: 'formatted', header });
     assert.match(header.uuid, /^[0-9a-f-]{36}$/);
     assert.equal(
       header.uuid,
@@ -113,7 +113,7 @@ describe('state disk with real cryptsetup on an image file', () => {
 
   it('refuses keys of another length before any program runs', async () => {
     await assert.rejects(disk.format(new Uint8Array(31)), { code: 'ERR_DISK_KEY_LENGTH' });
-    assert.equal(await disk.hasHeader(), false);
+    assert.deepEqual(await disk.inspect(), { kind: 'blank' });
   });
 
   it('never tries a key on a header that another format wrote', async () => {
@@ -144,6 +144,16 @@ describe('state disk with real cryptsetup on an image file', () => {
     }
   });
 
+  it('takes a disk whose first format was cut off as blank, a damaged one of ours not', async () => {
+    await disk.format(first);
+    const file = await open(device, 'r+');
+    await file.write(Buffer.from('x'), 0, 1, 5000);
+    await assert.rejects(disk.inspect(), { code: 'ERR_PARSE' });
+    await file.write(new Uint8Array(4096), 0, 4096, 0x4000);
+    assert.deepEqual(await disk.inspect(), { kind: 'blank' });
+    await file.close();
+  });
+
   it('refuses LUKS1', async () => {
     await runChecked(
       'cryptsetup',
@@ -161,6 +171,7 @@ describe('state disk with real cryptsetup on an image file', () => {
       { stdin: first, timeoutMs: 10_000 },
     );
     await assert.rejects(disk.header(), { code: 'ERR_PARSE' });
+    await assert.rejects(disk.inspect(), { code: 'ERR_PARSE' });
   });
 
   it('refuses a disk without integrity where the machine formats with it', async () => {
@@ -189,7 +200,7 @@ describe('state disk with real cryptsetup on an image file', () => {
       ...NO_INTEGRITY,
       scratch: `${folder}/scratch`,
     });
-    await assert.rejects(missing.hasHeader(), { code: 'ENOENT' });
+    await assert.rejects(missing.inspect(), { code: 'ENOENT' });
     await disk.format(first);
     await truncate(device, LUKS2_DATA_OFFSET - 4096);
     await assert.rejects(disk.testKey(first), { code: 'ERR_PARSE' });

@@ -7,7 +7,7 @@ import { ProgramError, type ProgramResult, runProgram } from '@asterism/runtime/
 import {
   LUKS2_DATA_OFFSET,
   type Luks2Header,
-  looksLikeLuks,
+  luksCopies,
   STATE_DISK_TOKEN,
   validateHeaderArea,
 } from './luks2-header.ts';
@@ -65,14 +65,22 @@ export class StateDisk {
     this.#timeoutMs = options.timeoutMs ?? 60_000;
   }
 
-  /** Whether the device has a LUKS header at all, good or bad. A missing device throws. */
-  async hasHeader(): Promise<boolean> {
-    const file = await open(this.device, 'r');
+  /**
+   * What lies on the device. A disk on which nobody's data can be, is blank: no LUKS header, or one that was cut
+   * off while it was first written (formatting writes the primary copy first, so the secondary one is missing).
+   * @throws DiskHeaderError, ParseError there is a header, but not one of ours: the disk is left as it is
+   */
+  async inspect(): Promise<
+    { readonly kind: 'blank' } | { readonly kind: 'formatted'; readonly header: Luks2Header }
+  > {
+    const area = await this.#readHeaderArea();
+    const present = luksCopies(area);
+    if (!present.primary && !present.secondary) return { kind: 'blank' };
     try {
-      const { buffer, bytesRead } = await file.read(new Uint8Array(6), 0, 6, 0);
-      return looksLikeLuks(buffer.subarray(0, bytesRead));
-    } finally {
-      await file.close();
+      return { kind: 'formatted', header: await validateHeaderArea(area, this.mappable) };
+    } catch (error) {
+      if (present.isVersion2 && !present.secondary && error instanceof ParseError) return { kind: 'blank' };
+      throw error;
     }
   }
 

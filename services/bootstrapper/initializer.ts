@@ -167,7 +167,10 @@ export class Initializer {
     }
     if (isZero(pcr)) {
       // Nothing is final yet: another order may take the place of one that stopped early.
-      if (journal !== undefined && (journal.clusterId !== toHex(clusterId) || journal.order !== order.fingerprint)) {
+      if (
+        journal !== undefined &&
+        (journal.clusterId !== toHex(clusterId) || journal.order !== order.fingerprint)
+      ) {
         await journal.remove();
         journal = undefined;
       }

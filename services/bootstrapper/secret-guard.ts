@@ -1,18 +1,11 @@
 import { fromUtf8 } from '@asterism/bytes/encoding';
 import { AsterismError } from '@asterism/errors/errors';
 import { StatusError } from '@asterism/rpc/status';
+import { AttemptLimiter, type AttemptLimits } from '@asterism/runtime/attempt-limiter';
 import { compare } from 'bcryptjs';
 
-export interface SecretGuardOptions {
-  /** Wrong attempts that are compared before the guard makes callers wait. Default 9. */
-  readonly freeAttempts?: number;
-  /** First wait in milliseconds; doubled with each further wrong attempt. Default 10,000. */
-  readonly firstWaitMs?: number;
-  /** Longest wait in milliseconds: whoever knows the secret is kept out no longer. Default 300,000. */
-  readonly maxWaitMs?: number;
-  /** Milliseconds on a clock that never goes back. */
-  readonly now?: () => number;
-}
+/** The tenth wrong secret in a row is not compared any more. */
+const LIMITS: AttemptLimits = { freeAttempts: 9, firstWaitMs: 10_000, maxWaitMs: 300_000 };
 
 /** bcrypt reads no more than this many bytes. */
 const MAX_SECRET = 72;
@@ -24,13 +17,11 @@ const MAX_SECRET = 72;
  */
 export class SecretGuard {
   readonly #hash: string;
-  readonly #options: Required<SecretGuardOptions>;
-  #failures = 0;
-  #blockedUntil = 0;
+  readonly #limiter: AttemptLimiter;
   #comparing = false;
 
   /** @param hash bcrypt, as the provider's metadata has it; an empty one is refused */
-  constructor(hash: string, options: SecretGuardOptions = {}) {
+  constructor(hash: string, limits: Partial<AttemptLimits> = {}) {
     if (!/^\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}$/.test(hash)) {
       throw new AsterismError(
         'ERR_INIT_SECRET_HASH',
@@ -38,17 +29,12 @@ export class SecretGuard {
       );
     }
     this.#hash = hash;
-    this.#options = {
-      freeAttempts: options.freeAttempts ?? 9,
-      firstWaitMs: options.firstWaitMs ?? 10_000,
-      maxWaitMs: options.maxWaitMs ?? 300_000,
-      now: options.now ?? (() => performance.now()),
-    };
+    this.#limiter = new AttemptLimiter({ ...LIMITS, ...limits });
   }
 
   /** @throws StatusError UNAUTHENTICATED wrong secret; RESOURCE_EXHAUSTED too many attempts */
   async check(secret: Uint8Array): Promise<void> {
-    const wait = this.#blockedUntil - this.#options.now();
+    const wait = this.#limiter.waitMs;
     if (wait > 0) {
       throw new StatusError(
         'RESOURCE_EXHAUSTED',
@@ -66,18 +52,13 @@ export class SecretGuard {
     this.#comparing = true;
     try {
       if (await this.#matches(secret)) {
-        this.#failures = 0;
+        this.#limiter.succeeded();
         return;
       }
     } finally {
       this.#comparing = false;
     }
-    this.#failures++;
-    const { freeAttempts, firstWaitMs, maxWaitMs, now } = this.#options;
-    if (this.#failures >= freeAttempts) {
-      const doublings = Math.min(this.#failures - freeAttempts, 30);
-      this.#blockedUntil = now() + Math.min(firstWaitMs * 2 ** doublings, maxWaitMs);
-    }
+    this.#limiter.failed();
     throw new StatusError(
       'UNAUTHENTICATED',
       'ERR_INIT_SECRET',

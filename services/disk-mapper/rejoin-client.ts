@@ -1,0 +1,51 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { zero } from '@asterism/bytes/bytes';
+import type { Metadata } from '@asterism/metadata/types';
+import { checkPeerCluster, type JoinPeers } from '@asterism/rpc/join-peers';
+import type { Unlocker } from './unlock.ts';
+
+export interface RejoinClientOptions {
+  readonly diskUuid: string;
+  readonly metadata: Metadata;
+  readonly peers: JoinPeers;
+  readonly unlocker: Unlocker;
+  /** Milliseconds between two rounds. Default 10,000. */
+  readonly intervalMs?: number;
+  readonly log: { info(fields: object, message: string): void };
+}
+
+/** Asks the other control planes for the key of this node's own disk until one of them has it, or the signal aborts. */
+export async function rejoin(options: RejoinClientOptions, signal: AbortSignal): Promise<void> {
+  const { metadata, peers, unlocker, diskUuid, log } = options;
+  while (true) {
+    try {
+      const self = await metadata.self(signal);
+      for (const address of await peers.addresses(self, signal)) {
+        try {
+          await peers.ask(address, async ({ client, verdict, timeoutMs }) => {
+            const { stateDiskKey, measurementSecret } = await client.issueRejoinTicket(
+              { diskUuid },
+              { timeoutMs, signal },
+            );
+            try {
+              await unlocker.unlock({ diskKey: stateDiskKey, measurementSecret }, (clusterId) =>
+                checkPeerCluster(verdict, clusterId),
+              );
+            } finally {
+              zero(stateDiskKey, measurementSecret);
+            }
+          });
+          log.info({ address }, 'rejoined');
+          return;
+        } catch (err) {
+          signal.throwIfAborted();
+          log.info({ err, address }, 'no rejoin by this control plane');
+        }
+      }
+    } catch (err) {
+      signal.throwIfAborted();
+      log.info({ err }, 'metadata cannot be read');
+    }
+    await sleep(options.intervalMs ?? 10_000, undefined, { signal });
+  }
+}

@@ -1,0 +1,80 @@
+import { equal, isZero } from '@asterism/bytes/bytes';
+import { STATE_MAPPING, type StateLayout } from '@asterism/disk/layout';
+import { readNodeState } from '@asterism/disk/node-state';
+import type { StateDisk } from '@asterism/disk/state-disk';
+import { AsterismError, PolicyError } from '@asterism/errors/errors';
+import { CLUSTER_ID_PCR, clusterIdPcr, type MachineTpm } from '@asterism/runtime/machine-tpm';
+import type { StateVolume } from './state-volume.ts';
+
+export interface MemberKeys {
+  /** 32 bytes. */
+  readonly diskKey: Uint8Array;
+  /** 32 bytes. */
+  readonly measurementSecret: Uint8Array;
+}
+
+export interface UnlockerOptions {
+  readonly disk: StateDisk;
+  readonly volume: StateVolume;
+  readonly layout: StateLayout;
+  readonly tpm: MachineTpm;
+  readonly clusterId: (measurementSecret: Uint8Array, measurementSalt: Uint8Array) => Promise<Uint8Array>;
+}
+
+/** The key that was given does not open this disk. */
+export class WrongKeyError extends AsterismError {
+  constructor() {
+    super('ERR_DISK_WRONG_KEY', 'the key does not open the state disk of this node');
+  }
+}
+
+/**
+ * Takes keys that claim to be this member's all the way to a node that is a member again: the key is proven on the
+ * disk, the volume is opened, the cluster id is measured. One attempt at a time; after the first success every
+ * later one is refused.
+ */
+export class Unlocker {
+  readonly #options: UnlockerOptions;
+  #queue: Promise<unknown> = Promise.resolve();
+  #done = false;
+
+  constructor(options: UnlockerOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * @param accept judges the cluster id before it is measured; throws to refuse
+   * @throws WrongKeyError nothing was changed
+   */
+  unlock(keys: MemberKeys, accept: (clusterId: Uint8Array) => void = () => {}): Promise<void> {
+    const attempt = this.#queue.then(() => this.#unlock(keys, accept));
+    this.#queue = attempt.catch(() => {});
+    return attempt;
+  }
+
+  async #unlock(keys: MemberKeys, accept: (clusterId: Uint8Array) => void): Promise<void> {
+    if (this.#done) throw new AsterismError('ERR_DISK_UNLOCKED', 'the state disk is unlocked already');
+    const { disk, volume, layout, tpm } = this.#options;
+    if (!(await disk.testKey(keys.diskKey))) throw new WrongKeyError();
+    await volume.open(STATE_MAPPING, keys.diskKey);
+    try {
+      const { measurementSalt } = await readNodeState(layout.nodeState);
+      const clusterId = await this.#options.clusterId(keys.measurementSecret, measurementSalt);
+      accept(clusterId);
+      await measure(tpm, clusterId);
+    } catch (error) {
+      await volume.close(STATE_MAPPING);
+      throw error;
+    }
+    this.#done = true;
+  }
+}
+
+async function measure(tpm: MachineTpm, clusterId: Uint8Array): Promise<void> {
+  const before = (await tpm.readPcrs()).get(CLUSTER_ID_PCR);
+  if (before !== undefined && isZero(before)) await tpm.extendClusterId(clusterId);
+  const after = (await tpm.readPcrs()).get(CLUSTER_ID_PCR);
+  if (after === undefined || !equal(after, clusterIdPcr(clusterId))) {
+    throw new PolicyError('ERR_NODE_INITIALIZED', 'PCR 15 of this boot holds the id of another cluster');
+  }
+}
