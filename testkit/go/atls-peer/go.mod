@@ -1,0 +1,3 @@
+module asterism.test/atls-peer
+
+go 1.24
