@@ -36,4 +36,16 @@ export interface Machines {
   /** Removes whatever is there of a cluster; nothing is fine too. */
   destroy(cluster: ClusterReference, options: Options): Promise<void>;
   status(cluster: ClusterReference): Promise<readonly MachineStatus[]>;
+  start(cluster: ClusterReference, node: string, options: Options): Promise<void>;
+  /** Shuts a machine down cleanly. Its state disk and TPM state stay. */
+  stop(cluster: ClusterReference, node: string, options: Options): Promise<void>;
+  /** Runs a program in a node, on this terminal. @returns its exit code */
+  exec(
+    cluster: ClusterReference,
+    node: string,
+    argv: readonly string[],
+    signal: AbortSignal,
+  ): Promise<number>;
+  /** Writes what a node has logged to standard output, and with `follow` goes on until aborted. */
+  logs(cluster: ClusterReference, node: string, follow: boolean, signal: AbortSignal): Promise<void>;
 }

@@ -23,6 +23,13 @@ export class Progress {
     this.#live = stream.isTTY === true && process.env.CI === undefined;
   }
 
+  /** Notes a part of a phase that has ended. */
+  part(name: string, milliseconds: number): void {
+    const time = { phase: clean(name), milliseconds: Math.round(milliseconds) };
+    this.times.push(time);
+    if (!this.#live) this.#stream.write(`  ${time.phase}: ${(time.milliseconds / 1000).toFixed(1)} s\n`);
+  }
+
   /** Runs `work` as a named phase and notes its time, whether it succeeds or not. */
   async phase<T>(name: string, work: (detail: Detail) => Promise<T>): Promise<T> {
     const started = performance.now();
@@ -43,7 +50,7 @@ export class Progress {
     let outcome = 'failed after';
     try {
       const result = await work((text) => {
-        doing = firstLine(text);
+        doing = clean(text);
         if (this.#live) draw();
       });
       outcome = 'done in';
@@ -56,8 +63,8 @@ export class Progress {
   }
 }
 
-/** Without control characters: a peer's log line must not move the cursor. */
-function firstLine(text: string): string {
+/** One line without control characters: what a peer says must not move the cursor. */
+function clean(text: string): string {
   return text
     .replace(/\n[\s\S]*$/, '')
     .replace(/\p{Cc}/gu, ' ')

@@ -45,6 +45,10 @@ function fakeMachines(fail: { create?: Error; destroy?: Error } = {}) {
       made.delete(uid);
     },
     status: async () => [],
+    start: async () => {},
+    stop: async () => {},
+    exec: async () => 0,
+    logs: async () => {},
   };
   return { machines, made };
 }

@@ -5,8 +5,6 @@ import { parseYaml } from './strict.ts';
 /** Name of the configuration in a workspace. */
 export const CONFIG_FILE = 'asterism-conf.yaml';
 
-const text = (maximum: number) => z.string().min(1, 'must not be empty').max(maximum);
-
 export const clusterName = z
   .string()
   .max(37, 'at most 37 characters, because host names are made of it')
@@ -41,7 +39,13 @@ const schema = z.strictObject({
   kubernetesVersion: z
     .string()
     .regex(/^v1\.\d{1,3}\.\d{1,3}$/, "a full version such as 'v1.37.2'; see `asterism components list`"),
-  image: text(512),
+  image: z
+    .string()
+    .min(
+      1,
+      'no image is chosen yet; run `asterism image build`, then `asterism image measurements --write-config`',
+    )
+    .max(512),
   provider: z.strictObject({
     local: z.strictObject({
       controlPlaneNodes: z.int().min(1).max(9),

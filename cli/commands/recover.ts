@@ -1,0 +1,83 @@
+import { MASTER_SECRET_FILE } from '@asterism/config/master-secret';
+import { WorkspaceError } from '@asterism/config/workspace';
+import { UnreachableError } from '@asterism/errors/errors';
+import { NO_STORE_URI, renderClusterKmsUri } from '@asterism/kms/cluster-uri';
+import { Command } from 'commander';
+import { contextOf } from '../context.ts';
+import { RECOVERY_PORT, recoverNodes } from '../flows/recover-nodes.ts';
+import { hostAndPort, integer } from '../options.ts';
+import type { LoadParts } from '../parts.ts';
+
+interface RecoverOptions {
+  readonly endpoint?: { host: string; port: number };
+  readonly masterSecret?: string;
+  readonly timeout: number;
+}
+
+export function recoverCommand(load: LoadParts): Command {
+  return new Command('recover')
+    .description(
+      'Give control-plane nodes that rebooted the way to their disk keys, where no control plane runs.',
+    )
+    .option(
+      '-e, --endpoint <host[:port]>',
+      `recover this node only (default: every control plane of the state file; port ${RECOVERY_PORT})`,
+      hostAndPort(RECOVERY_PORT),
+    )
+    .option(
+      '--master-secret <file>',
+      `the cluster's master secret (default: ${MASTER_SECRET_FILE} of the workspace)`,
+    )
+    .option(
+      '--timeout <seconds>',
+      'how long to wait for a node that asks, anew after each one',
+      integer(1, 3600),
+      60,
+    )
+    .action(async (options: RecoverOptions, command: Command) => {
+      const { workspace, out, progress, signal } = contextOf(command);
+      const parts = await load();
+      const config = await workspace.config();
+      const path = options.masterSecret ?? workspace.path(MASTER_SECRET_FILE);
+      const secret = await workspace.masterSecret(path);
+      if (secret === undefined) {
+        throw new WorkspaceError(
+          'ERR_NO_MASTER_SECRET',
+          `${path} does not exist; name it with --master-secret`,
+        );
+      }
+      const targets =
+        options.endpoint !== undefined
+          ? [{ name: options.endpoint.host, ...options.endpoint }]
+          : (await workspace.requireState()).nodes
+              .filter((node) => node.role === 'ControlPlane')
+              .map(({ name, address }) => ({ name, host: address, port: RECOVERY_PORT }));
+
+      const { recovered, silent } = await progress.phase('recover', (detail) =>
+        recoverNodes({
+          targets,
+          // A node that waits for recovery has not been marked since it booted.
+          verifier: parts.verifier(config, new Uint8Array(32)),
+          kmsUri: renderClusterKmsUri(secret),
+          storageUri: NO_STORE_URI,
+          signal,
+          patienceMs: options.timeout * 1000,
+          onRecovered: (name) => detail(`${name} has opened its disk`),
+          onWaiting: (names) => detail(`waiting for ${names.join(', ')} to ask`),
+        }),
+      );
+      if (recovered.length === 0) {
+        throw new UnreachableError(
+          'No control-plane node in need of recovery was found. ' +
+            `Nobody answered at port ${RECOVERY_PORT} of ${silent.join(', ')}; see: asterism status`,
+          { code: 'ERR_NOBODY_ASKS' },
+        );
+      }
+      const nodes = recovered.length === 1 ? 'node' : 'nodes';
+      out.result(
+        { recovered, silent },
+        `Recovered ${recovered.length} control-plane ${nodes}.` +
+          (silent.length === 0 ? '' : ` These did not ask for it: ${silent.join(', ')}`),
+      );
+    });
+}

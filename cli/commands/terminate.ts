@@ -1,0 +1,47 @@
+import { createInterface } from 'node:readline/promises';
+import { AsterismError } from '@asterism/errors/errors';
+import { Command } from 'commander';
+import { type Context, contextOf } from '../context.ts';
+import { terminateCluster } from '../flows/terminate-cluster.ts';
+import type { LoadParts, Parts } from '../parts.ts';
+
+export function terminateCommand(load: LoadParts): Command {
+  return new Command('terminate')
+    .description('Remove the machines of the cluster with everything on their disks.')
+    .option('-y, --yes', 'do not ask', false)
+    .addHelpText(
+      'after',
+      `
+The state file and the kubeconfig are removed; the configuration and the master secret stay.`,
+    )
+    .action(async ({ yes }: { yes: boolean }, command: Command) => {
+      const context = contextOf(command);
+      const state = await context.workspace.requireState();
+      const question = `Remove the cluster ${state.name} (${state.nodes.length} nodes) and everything on its disks?`;
+      if (!yes && !(await confirm(question, context.signal))) {
+        context.out.note('aborted; nothing was changed');
+        return;
+      }
+      await runTerminate(context, await load());
+      context.out.result({ terminated: `${state.name}-${state.uid}` }, `cluster ${state.name} is removed`);
+    });
+}
+
+export async function runTerminate({ workspace, progress, signal }: Context, parts: Parts): Promise<void> {
+  await progress.phase('terminate', (onDetail) =>
+    terminateCluster(workspace, parts.machines, { signal, onDetail }),
+  );
+}
+
+/** Asks a person. @throws AsterismError (ERR_CONFIRM) where there is none to ask */
+async function confirm(question: string, signal: AbortSignal): Promise<boolean> {
+  if (process.stdin.isTTY !== true) {
+    throw new AsterismError('ERR_CONFIRM', 'there is nobody to ask on standard input; say --yes to confirm');
+  }
+  const terminal = createInterface({ input: process.stdin, output: process.stderr });
+  try {
+    return /^y(es)?$/i.test((await terminal.question(`${question} [y/N] `, { signal })).trim());
+  } finally {
+    terminal.close();
+  }
+}
