@@ -1,8 +1,11 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { AtlsGrpcServer } from '@asterism/rpc/atls-server';
 import { API } from '@asterism/rpc/gen/recover_pb';
 import { type RecoveryServiceOptions, recoveryService } from './service.ts';
 
 export const RECOVERY_PORT = 9999;
+/** A server that stops in the same breath as a handler answers cuts the answer off. */
+const ANSWER_LEAVES_MS = 250;
 
 /**
  * Serves recovery until somebody recovers the node or the signal aborts. A refused attempt, or a port that is
@@ -26,6 +29,7 @@ export async function serveRecovery(
   options.log.info({ port: bound }, 'recovery is served');
   try {
     await recovered;
+    await sleep(ANSWER_LEAVES_MS);
   } finally {
     await server.stop();
   }

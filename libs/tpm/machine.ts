@@ -1,0 +1,31 @@
+import { createHash } from 'node:crypto';
+import { CLUSTER_ID_PCR, type MachineTpm } from '@asterism/runtime/machine-tpm';
+import { provideAk } from './ak.ts';
+import type { AkType } from './template.ts';
+import { withTpm } from './with-tpm.ts';
+
+const ALL_PCRS = Array.from({ length: 24 }, (_, index) => index);
+
+/** The machine's own TPM, by its address; each method is one short connection. */
+export class AddressedTpm implements MachineTpm {
+  readonly #address: string;
+  readonly #akType: AkType;
+
+  constructor(address: string, akType: AkType) {
+    this.#address = address;
+    this.#akType = akType;
+  }
+
+  readPcrs(): Promise<ReadonlyMap<number, Uint8Array>> {
+    return withTpm(this.#address, (tpm) => tpm.readPcrs(ALL_PCRS));
+  }
+
+  extendClusterId(clusterId: Uint8Array): Promise<void> {
+    return withTpm(this.#address, (tpm) => tpm.eventPcr(CLUSTER_ID_PCR, clusterId));
+  }
+
+  async attestationKeyId(): Promise<string> {
+    const area = await withTpm(this.#address, (tpm) => provideAk(tpm, this.#akType));
+    return createHash('sha256').update(area).digest('hex');
+  }
+}
