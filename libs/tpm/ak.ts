@@ -1,9 +1,8 @@
-import { equal } from '@asterism/bytes/bytes';
 import { AsterismError } from '@asterism/errors/errors';
 import { AK_HANDLE, Handle } from './constants.ts';
 import { TpmError } from './response-code.ts';
-import { encodePublicArea, type PublicArea, parsePublicArea } from './structures.ts';
-import { type AkType, akTemplate } from './template.ts';
+import { parsePublicArea } from './structures.ts';
+import { type AkType, akTemplate, isOfTemplate } from './template.ts';
 import type { Tpm } from './tpm.ts';
 
 /**
@@ -32,10 +31,4 @@ export async function provideAk(tpm: Tpm, type: AkType): Promise<Uint8Array> {
   } finally {
     await tpm.flush(transient);
   }
-}
-
-function isOfTemplate(area: PublicArea, template: PublicArea): boolean {
-  const NONE = new Uint8Array();
-  const key = area.key.type === 'rsa' ? { ...area.key, modulus: NONE } : { ...area.key, x: NONE, y: NONE };
-  return equal(encodePublicArea({ ...area, key }), encodePublicArea(template));
 }

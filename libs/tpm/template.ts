@@ -1,5 +1,6 @@
+import { equal } from '@asterism/bytes/bytes';
 import { ObjectAttribute as A, Alg, Curve } from './constants.ts';
-import type { PublicArea } from './structures.ts';
+import { encodePublicArea, type PublicArea } from './structures.ts';
 
 const NONE = new Uint8Array();
 
@@ -18,4 +19,10 @@ export function akTemplate(type: AkType): PublicArea {
   return type === 'ecc-p256'
     ? { ...common, scheme: Alg.ECDSA, key: { type: 'ecc', curve: Curve.NIST_P256, x: NONE, y: NONE } }
     : { ...common, scheme: Alg.RSASSA, key: { type: 'rsa', bits: 2048, exponent: 65537, modulus: NONE } };
+}
+
+/** Whether a key was made by a template: the same in everything but the key itself. */
+export function isOfTemplate(area: PublicArea, template: PublicArea): boolean {
+  const key = area.key.type === 'rsa' ? { ...area.key, modulus: NONE } : { ...area.key, x: NONE, y: NONE };
+  return equal(encodePublicArea({ ...area, key }), encodePublicArea(template));
 }

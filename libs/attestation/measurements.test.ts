@@ -1,0 +1,70 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { fromHex, toHex } from '@asterism/bytes/encoding';
+import { ParseError } from '@asterism/errors/errors';
+import { clusterIdPcr } from './cluster-id.ts';
+import { compareMeasurements, parseMeasurements, renderMeasurements, weakened } from './measurements.ts';
+
+const HEX = 'fd5de9df350e3bc4410ac06bbfe5ccdeb93f53b9ef51239f752ce69dbc600f35';
+const BASE64 = '/V3p3zUOO8RBCsBrv+XM3rk/U7nvUSOfdSzmnbxgDzU=';
+
+describe('measurements', () => {
+  for (const [name, value] of Object.entries({
+    'not base64': { 2: 'This is not base64' },
+    '21 bytes of hex': { 2: '00'.repeat(21) },
+    'one byte of base64': { 2: 'AA==' },
+    '31 bytes of base64': { 2: `${'A'.repeat(41)}=` },
+    'an object as expected value': { 2: { expected: {}, warnOnly: false } },
+    'no expected value': { 2: { warnOnly: true } },
+    'warnOnly as text': { 2: { expected: HEX, warnOnly: 'no' } },
+    'an unknown key': { 2: { expected: HEX, warnonly: true } },
+    'PCR 24': { 24: HEX },
+    'PCR -1': { '-1': HEX },
+    'PCR 01': { '01': HEX },
+    nothing: {},
+    'a list': [HEX],
+    null: null,
+  })) {
+    it(`refuses ${name}`, () => assert.throws(() => parseMeasurements(value), ParseError));
+  }
+
+  it('reads the present and the older shapes, and prints the present one in order', () => {
+    const read = parseMeasurements({
+      11: { expected: BASE64, warnOnly: true },
+      2: BASE64,
+      3: { expected: HEX },
+    });
+    assert.deepEqual(Object.entries(renderMeasurements(read)), [
+      ['2', { expected: HEX, warnOnly: false }],
+      ['3', { expected: HEX, warnOnly: false }],
+      ['11', { expected: HEX, warnOnly: true }],
+    ]);
+  });
+
+  it('counts a PCR that was not quoted as different', () => {
+    const [check] = compareMeasurements(parseMeasurements({ 15: HEX }), new Map());
+    assert.equal(check?.outcome, 'failed');
+  });
+
+  it('knows which enforced PCRs a change would give up', () => {
+    const before = parseMeasurements({ 4: HEX, 9: HEX, 11: HEX, 14: { expected: HEX, warnOnly: true } });
+    const after = parseMeasurements({
+      4: HEX,
+      9: { expected: HEX, warnOnly: true },
+      14: { expected: HEX, warnOnly: true },
+    });
+    assert.deepEqual(weakened(before, after), [9, 11]);
+  });
+
+  for (const [clusterId, pcr] of [
+    [
+      '128c164378fe8767f998fbdfe4b4d6463ec5ae1b664ea5999bc27417607ae9b6',
+      '23400370357e846478cce7cc0c76cdfe4da077cc57b36dee0f665ede2c8b3f2f',
+    ],
+    ['11'.repeat(32), '1e60f81404c2f085dc1bb30642c0c23cd3f77bd32424888abb3fc0f9908f1adf'],
+    ['00010203', '40e460b124384dce5c8258277fcb11622ea59a4d4b9ac6c83a3cacba85a71de4'],
+  ] as const) {
+    it(`PCR 15 of cluster id ${clusterId.slice(0, 8)}…`, async () =>
+      assert.equal(toHex(await clusterIdPcr(fromHex(clusterId))), pcr));
+  }
+});

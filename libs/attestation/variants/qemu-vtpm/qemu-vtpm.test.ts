@@ -1,0 +1,343 @@
+import assert from 'node:assert/strict';
+import { createHash, createPrivateKey, generateKeyPairSync, randomBytes, sign } from 'node:crypto';
+import { mkdtemp, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { fromBase64, fromBase64Url, fromUtf8, toBase64, toUtf8 } from '@asterism/bytes/encoding';
+import { ParseError, PolicyError, VerificationError } from '@asterism/errors/errors';
+import { writeEventLog } from '@asterism/eventlog/write';
+import { type Swtpm, startSwtpm } from '@asterism/testkit/swtpm';
+import { Alg, Curve } from '@asterism/tpm/constants';
+import { encodePublicArea, parsePublicArea } from '@asterism/tpm/structures';
+import { AK_ATTRIBUTES } from '@asterism/tpm/template';
+import { withTpm } from '@asterism/tpm/with-tpm';
+import { clusterIdPcr } from '../../cluster-id.ts';
+import { type Measurements, withPcr } from '../../measurements.ts';
+import type { Issuer } from '../../types.ts';
+import { createQemuVtpmIssuer } from './issue.ts';
+import { QemuVtpmVerifier } from './verifier.ts';
+
+// biome-ignore lint/suspicious/noExplicitAny: documents are taken apart and put together wrongly
+type Json = any;
+const digest = (text: string) => new Uint8Array(createHash('sha256').update(text).digest());
+const userData = digest('key');
+const nonce = new Uint8Array(randomBytes(32));
+
+describe('qemu-vtpm', () => {
+  let swtpm: Swtpm;
+  let issuer: Issuer;
+  let good: Uint8Array;
+  let measurements: Measurements;
+  let verifier: QemuVtpmVerifier;
+
+  before(async () => {
+    swtpm = await startSwtpm('sha256,sha384');
+    const log = join(await mkdtemp(join(tmpdir(), 'asterism-att-')), 'log');
+    await writeFile(log, writeEventLog([{ pcr: 4, digest: digest('boot'), description: 'boot' }]));
+    const pcrs = await withTpm(swtpm.address, async (tpm) => {
+      await tpm.extendPcr(4, digest('boot'));
+      return tpm.readPcrs([4, 8, 9, 11, 12, 13, 15]);
+    });
+    measurements = new Map([...pcrs].map(([index, expected]) => [index, { expected, warnOnly: false }]));
+    issuer = createQemuVtpmIssuer({ tpmAddress: swtpm.address, eventLogPath: log });
+    good = await issuer.issue(userData, nonce);
+    verifier = new QemuVtpmVerifier({ measurements });
+  });
+  after(() => swtpm[Symbol.asyncDispose]());
+
+  const changed = (change: (document: Json) => void): Uint8Array => {
+    const document = JSON.parse(fromUtf8(good));
+    change(document);
+    return toUtf8(JSON.stringify(document));
+  };
+  const refused = (document: Uint8Array, code: string) =>
+    assert.rejects(verifier.verify(document, nonce), { code });
+
+  it('accepts genuine evidence and lists every check', async () => {
+    const verdict = await verifier.verify(good, nonce);
+    assert.deepEqual(verdict.userData, userData);
+    assert.equal(verdict.pcrs.size, 24);
+    assert.match(verdict.attestationKeyId, /^[0-9a-f]{64}$/);
+    const names = verdict.checks.map((check) => check.name);
+    for (const name of [
+      'ak-attributes',
+      'quote-signature',
+      'quote-nonce',
+      'quote-pcrs',
+      'event-log',
+      'ak-trust',
+      'pcr-15',
+    ]) {
+      assert.ok(names.includes(name), name);
+    }
+  });
+
+  it('refuses a replay: another nonce, other user data', async () => {
+    await assert.rejects(verifier.verify(good, new Uint8Array(32)), { code: 'ERR_QUOTE_NONCE' });
+    await refused(
+      changed((d) => {
+        d.UserData = toBase64(digest('other key'));
+      }),
+      'ERR_QUOTE_NONCE',
+    );
+  });
+
+  it('refuses PCR values that are not the quoted ones', async () => {
+    const pcrsOf = (d: Json) => d.Attestation.quotes[0].pcrs.pcrs;
+    await refused(
+      changed((d) => {
+        pcrsOf(d)[15] = toBase64(digest('x'));
+      }),
+      'ERR_QUOTE_PCRS',
+    );
+    await refused(
+      changed((d) => {
+        delete pcrsOf(d)[15];
+      }),
+      'ERR_QUOTE_PCRS',
+    );
+    await refused(
+      changed((d) => {
+        pcrsOf(d)[15] = '';
+      }),
+      'ERR_QUOTE_PCRS',
+    );
+  });
+
+  it('refuses a SHA-256 quote without a signature beside a genuine one of another bank', async () => {
+    const ak = await withTpm(swtpm.address, (tpm) => tpm.readPublic(0x81008f01));
+    const inner = createHash('sha256').update(userData).update(nonce).digest();
+    const { pcrs, quote } = await withTpm(swtpm.address, async (tpm) => ({
+      pcrs: await tpm.readPcrs([4, 15], Alg.SHA384),
+      quote: await tpm.quote(0x81008f01, inner, [{ hash: Alg.SHA384, pcrs: [4, 15] }]),
+    }));
+    const encoded = { quote: toBase64(quote.attest), raw_sig: toBase64(quote.signature) };
+    const values = Object.fromEntries([...pcrs].map(([i, v]) => [i, toBase64(v)]));
+    const genuine = { ...encoded, pcrs: { hash: Alg.SHA384, pcrs: values } };
+    const lie = (d: Json) => {
+      d.Attestation.ak_pub = toBase64(ak);
+      d.Attestation.quotes[0].raw_sig = d.Attestation.quotes[0].raw_sig.replace(
+        /.{8}==$|.{8}=$|.{8}$/,
+        'AAAAAAAA',
+      );
+      d.Attestation.quotes.unshift(genuine);
+    };
+    await assert.rejects(
+      verifier.verify(changed(lie), nonce),
+      (error) => error instanceof VerificationError || error instanceof ParseError,
+    );
+    await refused(
+      changed((d) => {
+        d.Attestation.quotes = [genuine];
+      }),
+      'ERR_QUOTE_BANK',
+    );
+    await refused(
+      changed((d) => {
+        d.Attestation.quotes = [{ ...genuine, pcrs: { hash: Alg.SHA256, pcrs: values } }];
+      }),
+      'ERR_QUOTE_BANK',
+    );
+    await refused(
+      changed((d) => {
+        d.Attestation.quotes.push(d.Attestation.quotes[0]);
+      }),
+      'ERR_QUOTE_BANK',
+    );
+    const both = changed((d) => {
+      d.Attestation.quotes.unshift(genuine);
+    });
+    assert.equal((await verifier.verify(both, nonce)).pcrs.get(4)!.length, 32);
+  });
+
+  it('refuses a key that would sign anything, although its signature holds', async () => {
+    const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+    const jwk = publicKey.export({ format: 'jwk' });
+    const bytes = (text: string) => fromBase64Url(text.padEnd(44, '='));
+    const area = (attributes: number) =>
+      toBase64(
+        encodePublicArea({
+          nameAlg: Alg.SHA256,
+          attributes,
+          authPolicy: new Uint8Array(),
+          scheme: Alg.ECDSA,
+          schemeHash: Alg.SHA256,
+          key: { type: 'ecc', curve: Curve.NIST_P256, x: bytes(jwk.x!), y: bytes(jwk.y!) },
+        }),
+      );
+    const attest = fromBase64(JSON.parse(fromUtf8(good)).Attestation.quotes[0].quote);
+    const raw = sign('sha256', attest, {
+      key: createPrivateKey(privateKey.export({ type: 'pkcs8', format: 'pem' })),
+      dsaEncoding: 'ieee-p1363',
+    });
+    const signature = toBase64(
+      Uint8Array.of(0, 0x18, 0, 0x0b, 0, 32, ...raw.subarray(0, 32), 0, 32, ...raw.subarray(32)),
+    );
+    const forged = (attributes: number) =>
+      changed((d) => {
+        d.Attestation.ak_pub = area(attributes);
+        d.Attestation.quotes[0].raw_sig = signature;
+      });
+    await refused(forged(AK_ATTRIBUTES & ~(1 << 16)), 'ERR_AK_ATTRIBUTES');
+    await refused(forged(AK_ATTRIBUTES & ~(1 << 1)), 'ERR_AK_ATTRIBUTES');
+    // What this variant can't tell: software that claims to be a TPM. The verdict says so, and a key list stops it.
+    const verdict = await verifier.verify(forged(AK_ATTRIBUTES), nonce);
+    assert.equal(verdict.checks.find((check) => check.name === 'ak-trust')?.outcome, 'warning');
+    const known = (await verifier.verify(good, nonce)).attestationKeyId;
+    const strict = new QemuVtpmVerifier({ measurements, attestationKeys: new Set([known]) });
+    await strict.verify(good, nonce);
+    await assert.rejects(strict.verify(forged(AK_ATTRIBUTES), nonce), PolicyError);
+  });
+
+  it('refuses an event log that does not lead to the quoted PCRs, and says when there is none', async () => {
+    const log = writeEventLog([{ pcr: 4, digest: digest('other'), description: 'boot' }]);
+    await refused(
+      changed((d) => {
+        d.Attestation.event_log = toBase64(log);
+      }),
+      'ERR_EVENT_LOG',
+    );
+    const verdict = await verifier.verify(
+      changed((d) => {
+        delete d.Attestation.event_log;
+      }),
+      nonce,
+    );
+    assert.equal(verdict.checks.find((check) => check.name === 'event-log')?.outcome, 'warning');
+  });
+
+  it('tells every enforced PCR that differs, and warns of the others', async () => {
+    const other = digest('other');
+    const differing = new Map(
+      [...measurements].map(([i, m]) => [
+        i,
+        { ...m, expected: other, warnOnly: i !== 9 && i !== 11 && i !== 15 },
+      ]),
+    );
+    await assert.rejects(new QemuVtpmVerifier({ measurements: differing }).verify(good, nonce), (error) => {
+      assert.ok(error instanceof PolicyError);
+      assert.deepEqual(
+        error.checks.filter((c) => c.outcome === 'failed').map((c) => c.name),
+        ['pcr-9', 'pcr-11', 'pcr-15'],
+      );
+      assert.equal(
+        error.checks.filter((c) => c.outcome === 'warning' && c.name.startsWith('pcr-')).length,
+        4,
+      );
+      return true;
+    });
+  });
+
+  it('compares against something, or not at all', async () => {
+    await assert.rejects(new QemuVtpmVerifier({ measurements: new Map() }).verify(good, nonce), {
+      code: 'ERR_MEASUREMENTS',
+    });
+  });
+
+  it('never accepts a document with a flipped bit, and never fails otherwise than by its own errors', async () => {
+    const reference = JSON.stringify([...(await verifier.verify(good, nonce)).pcrs]);
+    for (let offset = 0; offset < good.length; offset++) {
+      const copy = good.slice();
+      copy[offset]! ^= 1 << (offset % 7);
+      try {
+        const verdict = await verifier.verify(copy, nonce);
+        // Only what is outside of every checked byte may differ: the description in the event log.
+        assert.deepEqual(verdict.userData, userData);
+        assert.equal(JSON.stringify([...verdict.pcrs]), reference);
+        const log = (bytes: Uint8Array) => JSON.parse(fromUtf8(bytes)).Attestation.event_log;
+        assert.notEqual(log(copy), log(good), `offset ${offset} is not covered by any check`);
+      } catch (error) {
+        if (error instanceof assert.AssertionError) throw error;
+        assert.ok(
+          error instanceof ParseError || error instanceof VerificationError || error instanceof PolicyError,
+          String(error),
+        );
+      }
+    }
+  });
+
+  it('refuses garbage, truncations, oversize, unknown and doubled fields', async () => {
+    for (const text of ['', '{}', '[]', 'null', '{"Attestation":null}', '\u{fffd}']) {
+      await assert.rejects(verifier.verify(toUtf8(text), nonce), ParseError);
+    }
+    for (let length = 0; length < good.length; length += 97)
+      await assert.rejects(verifier.verify(good.subarray(0, length), nonce), ParseError);
+    await assert.rejects(verifier.verify(new Uint8Array(60_001), nonce), ParseError);
+    await assert.rejects(
+      verifier.verify(
+        changed((d) => {
+          d.Extra = 1;
+        }),
+        nonce,
+      ),
+      ParseError,
+    );
+    await assert.rejects(
+      verifier.verify(
+        changed((d) => {
+          d.Attestation.TeeAttestation = {};
+        }),
+        nonce,
+      ),
+      ParseError,
+    );
+    await assert.rejects(
+      verifier.verify(
+        changed((d) => {
+          d.Attestation.quotes = Array(5).fill(d.Attestation.quotes[0]);
+        }),
+        nonce,
+      ),
+      ParseError,
+    );
+  });
+
+  it('shows membership in PCR 15, after which a machine is no newcomer', async () => {
+    await using own = await startSwtpm();
+    const clusterId = digest('cluster');
+    await withTpm(own.address, (tpm) => tpm.eventPcr(15, clusterId));
+    const member = await createQemuVtpmIssuer({ tpmAddress: own.address, eventLogPath: undefined }).issue(
+      userData,
+      nonce,
+    );
+    const zero = withPcr(new Map(), 15, new Uint8Array(32));
+    await assert.rejects(new QemuVtpmVerifier({ measurements: zero }).verify(member, nonce), PolicyError);
+    const policy = { measurements: withPcr(new Map(), 15, await clusterIdPcr(clusterId)) };
+    await new QemuVtpmVerifier(policy).verify(member, nonce);
+  });
+
+  it('takes the new policy for the next document', async () => {
+    const own = new QemuVtpmVerifier({ measurements });
+    own.update({ measurements: withPcr(measurements, 9, digest('new image')) });
+    await assert.rejects(own.verify(good, nonce), PolicyError);
+    own.update({ measurements });
+    await own.verify(good, nonce);
+  });
+
+  it('binds with RSA keys and the v2.17 formula too', async () => {
+    await using own = await startSwtpm();
+    const options = {
+      tpmAddress: own.address,
+      eventLogPath: undefined,
+      akType: 'rsa-2048',
+      binding: 'v2.17',
+    } as const;
+    const document = await createQemuVtpmIssuer(options).issue(userData, nonce);
+    const policy = { measurements: withPcr(new Map(), 15, new Uint8Array(32)) };
+    const verdict = await new QemuVtpmVerifier(policy, 'v2.17').verify(document, nonce);
+    assert.equal(
+      parsePublicArea(fromBase64(JSON.parse(fromUtf8(document)).Attestation.ak_pub)).key.type,
+      'rsa',
+    );
+    assert.deepEqual(verdict.userData, userData);
+    await assert.rejects(new QemuVtpmVerifier(policy).verify(document, nonce), { code: 'ERR_QUOTE_NONCE' });
+  });
+
+  it('refuses more requests than it lets wait', async () => {
+    const busy = createQemuVtpmIssuer({ tpmAddress: swtpm.address, eventLogPath: undefined, maxPending: 2 });
+    const results = await Promise.allSettled(Array.from({ length: 5 }, () => busy.issue(userData, nonce)));
+    assert.equal(results.filter((result) => result.status === 'fulfilled').length, 2);
+    assert.ok(results.every((r) => r.status === 'fulfilled' || r.reason.code === 'ERR_ISSUER_BUSY'));
+  });
+});
