@@ -205,10 +205,10 @@ describe('init over aTLS', () => {
         });
       };
     });
-    const gone = client();
-    const cut = collect(gone.initStream(order));
+    const caller = new AbortController();
+    const cut = collect(client().initStream(order, { signal: caller.signal }));
     await reached;
-    gone.close();
+    caller.abort();
     await assert.rejects(cut);
     let events: InitEvent[] = [];
     const again = client();

@@ -18,7 +18,7 @@ export interface KubernetesNode {
   apply(objects: string, signal: AbortSignal): Promise<void>;
   /** The manifests of the node image: the network first, then the services; in the order of application. */
   manifests(): Promise<readonly Manifest[]>;
-  /** Waits until every DaemonSet of kube-system has all its pods ready. */
+  /** Waits until every DaemonSet has all its pods ready. */
   waitForDaemonSets(signal: AbortSignal): Promise<void>;
   /** Whether a node of this name is registered and its kubelet is ready. */
   waitForNode(nodeName: string, signal: AbortSignal): Promise<void>;

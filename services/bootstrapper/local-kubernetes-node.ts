@@ -118,7 +118,7 @@ export class LocalKubernetesNode implements KubernetesNode {
 
   async waitForDaemonSets(signal: AbortSignal): Promise<void> {
     await this.#poll('the DaemonSets', ROLLOUT_TIMEOUT_MS, signal, async () => {
-      const answer = await this.#kubectl(['get', 'daemonsets', '-n', 'kube-system', '-o', 'json'], signal);
+      const answer = await this.#kubectl(['get', 'daemonsets', '--all-namespaces', '-o', 'json'], signal);
       if (answer.code !== 0) return answer.stderr.trim().slice(-300);
       const { items } = JSON.parse(answer.stdout) as { items: DaemonSet[] };
       const waiting = items.filter(
