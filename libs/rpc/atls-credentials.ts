@@ -89,36 +89,44 @@ export class AtlsCredentials extends ChannelCredentials {
 }
 
 /** Waits for the server's first bytes and leaves them in the socket for HTTP/2. */
-function accepted(socket: Socket): Promise<void> {
+async function accepted(socket: Socket): Promise<void> {
+  const first = await firstBytes(socket);
+  const reason = first === undefined ? 'it closed the connection after the handshake' : readGoAway(first);
+  if (first !== undefined && reason === undefined) {
+    socket.unshift(first);
+    return;
+  }
+  socket.destroy();
+  throw new VerificationError(
+    'ERR_ATLS_REFUSED',
+    `the server refused this machine's evidence (${reason}); its log says why`,
+  );
+}
+
+/** Undefined when the connection closes first. */
+function firstBytes(socket: Socket): Promise<Buffer | undefined> {
   return new Promise((resolve, reject) => {
-    const refused = (reason: string) =>
-      reject(
-        new VerificationError(
-          'ERR_ATLS_REFUSED',
-          `the server refused this machine's evidence (${reason}); its log says why`,
-        ),
-      );
-    const closed = () => refused('it closed the connection after the handshake');
-    const readable = () => {
-      const bytes: Buffer | null = socket.read();
-      if (bytes === null) return;
+    const done = () => {
       clearTimeout(timer);
       socket.removeListener('readable', readable);
       socket.removeListener('close', closed);
-      const reason = readGoAway(bytes);
-      if (reason === undefined) {
-        socket.unshift(bytes);
-        resolve();
-      } else {
-        refused(reason);
-        socket.destroy();
-      }
+    };
+    const readable = () => {
+      const bytes: Buffer | null = socket.read();
+      if (bytes === null) return;
+      done();
+      resolve(bytes);
+    };
+    const closed = () => {
+      done();
+      resolve(undefined);
     };
     const timer = setTimeout(() => {
+      done();
+      socket.destroy();
       reject(
         new UnreachableError('the server said nothing after the handshake', { code: 'ERR_ATLS_TIMEOUT' }),
       );
-      socket.destroy();
     }, FIRST_WORD_MS);
     socket.on('readable', readable);
     socket.once('close', closed);

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -57,12 +56,8 @@ func main() {
 func call(address string, calls int, o atls.Options) (outcome, error) {
 	var got outcome
 	o.Verified = func(machine string) { got.Peer = machine }
-	config, err := atls.Client(o)
-	if err != nil {
-		return got, err
-	}
 	conn, err := grpc.NewClient("passthrough:///"+address,
-		grpc.WithTransportCredentials(credentials.NewTLS(config)),
+		grpc.WithTransportCredentials(fresh{o}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 15 * time.Second}))
 	if err != nil {
 		return got, err
@@ -89,7 +84,7 @@ func serve(address string, o atls.Options) {
 	}
 	report(outcome{Address: listener.Addr().String()})
 	o.Verified = func(machine string) { report(outcome{Peer: machine}) }
-	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(atls.Server(o))))
+	server := grpc.NewServer(grpc.Creds(fresh{o}))
 	server.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "kms.API",
 		HandlerType: (*any)(nil),
