@@ -78,10 +78,10 @@ export const INIT_PHASES: readonly P[] = [
   kubeadm('kubelet-start', ['kubelet-start']),
   // kubeadm starts it in the phase before; after a reboot nobody else does.
   { name: 'kubelet', always: true, run: ({ machine }, signal) => machine.node.startKubelet(signal) },
-  kubeadm('wait-control-plane', ['wait-control-plane'], 300_000),
+  // Not kubeadm's own wait-control-plane, which takes no configuration file when it runs alone.
+  { name: 'api', always: true, run: ({ machine }, signal) => machine.node.waitForApi(signal) },
   // The first phase whose client gives admin.conf its rights, hence before ours that use admin.conf.
   kubeadm('upload-config', ['upload-config', 'all']),
-  { name: 'api', always: true, run: ({ machine }, signal) => machine.node.waitForApi(signal) },
   kubeadm('mark-control-plane', ['mark-control-plane']),
   kubeadm('bootstrap-token', ['bootstrap-token', '--skip-token-print']),
   kubeadm('kubelet-finalize', ['kubelet-finalize', 'all']),
