@@ -1,0 +1,5 @@
+module asterism.invalid/coredns-v1.14.2
+
+go 1.26
+
+require github.com/coredns/coredns v1.14.2

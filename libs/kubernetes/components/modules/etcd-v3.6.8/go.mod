@@ -1,0 +1,5 @@
+module asterism.invalid/etcd-v3.6.8
+
+go 1.26
+
+require go.etcd.io/etcd/server/v3 v3.6.8

@@ -1,0 +1,90 @@
+import { createWriteStream } from 'node:fs';
+import { chmod, mkdir, mkdtemp, readdir, rename, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Readable, Transform } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import type { ReadableStream as WebReadableStream } from 'node:stream/web';
+import { UnreachableError, VerificationError } from '@asterism/errors/errors';
+import { runChecked } from '@asterism/runtime/program';
+import { cacheFolder, sha256OfFile } from './cache.ts';
+
+/** The one compiler everything is built with, as a Go module: a zip whose hash is pinned here. */
+const TOOLCHAINS: Readonly<Record<string, { readonly version: string; readonly sha256: string }>> = {
+  x64: {
+    version: 'v0.0.1-go1.26.8.linux-amd64',
+    sha256: '30c2b1bf7dcc88d3eb0a1364e47ddd9128edb3110a30e8a0ef61cd5856b31de7',
+  },
+};
+const MAX_ZIP = 256 << 20;
+const DOWNLOAD_TIMEOUT_MS = 600_000;
+
+/** First entry of GOPROXY that is a URL. */
+function moduleProxy(): string {
+  const entry = (process.env.GOPROXY ?? '').split(/[,|]/).find((part) => /^https?:/.test(part));
+  return (entry ?? 'https://proxy.golang.org').replace(/\/$/, '');
+}
+
+/**
+ * Path of the pinned `go` command, downloaded and checked on first use.
+ * @throws UnreachableError | VerificationError ERR_TOOLCHAIN_HASH
+ */
+export async function goCommand(options: {
+  readonly signal: AbortSignal;
+  readonly onDetail: (text: string) => void;
+}): Promise<string> {
+  const pinned = TOOLCHAINS[process.arch];
+  if (pinned === undefined) throw new UnreachableError(`no Go toolchain is pinned for ${process.arch}`);
+  const parent = cacheFolder('go');
+  const final = join(parent, `toolchain-${pinned.version}`);
+  const command = join(final, 'bin/go');
+  if (await stat(command).catch(() => undefined)) return command;
+  await mkdir(parent, { recursive: true });
+  const work = await mkdtemp(join(parent, '.toolchain-'));
+  try {
+    options.onDetail(`Go toolchain ${pinned.version}`);
+    const zip = join(work, 'toolchain.zip');
+    await download(`${moduleProxy()}/golang.org/toolchain/@v/${pinned.version}.zip`, zip, options.signal);
+    const found = await sha256OfFile(zip);
+    if (found !== pinned.sha256) {
+      throw new VerificationError(
+        'ERR_TOOLCHAIN_HASH',
+        `the Go toolchain has SHA-256 ${found}, expected ${pinned.sha256}`,
+      );
+    }
+    await runChecked('unzip', ['-q', zip, '-d', work], { timeoutMs: 300_000, signal: options.signal });
+    const tree = join(work, `golang.org/toolchain@${pinned.version}`);
+    for (const folder of ['bin', 'pkg/tool/linux_amd64']) {
+      for (const name of await readdir(join(tree, folder))) await chmod(join(tree, folder, name), 0o755);
+    }
+    await rename(tree, final);
+  } finally {
+    await rm(work, { recursive: true, force: true });
+  }
+  return command;
+}
+
+async function download(url: string, to: string, signal: AbortSignal): Promise<void> {
+  try {
+    const response = await fetch(url, {
+      signal: AbortSignal.any([signal, AbortSignal.timeout(DOWNLOAD_TIMEOUT_MS)]),
+    });
+    if (!response.ok || response.body === null) throw new Error(`HTTP status ${response.status}`);
+    let length = 0;
+    const bounded = new Transform({
+      transform(chunk: Buffer, _encoding, done) {
+        length += chunk.length;
+        done(length > MAX_ZIP ? new Error(`more than ${MAX_ZIP} bytes`) : null, chunk);
+      },
+    });
+    await pipeline(
+      Readable.fromWeb(response.body as WebReadableStream<Uint8Array>),
+      bounded,
+      createWriteStream(to),
+    );
+  } catch (cause) {
+    signal.throwIfAborted();
+    throw new UnreachableError(`cannot download ${url}; set GOPROXY to a module proxy that can be reached`, {
+      cause,
+    });
+  }
+}
