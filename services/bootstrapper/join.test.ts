@@ -1,0 +1,276 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { access, readFile, stat } from 'node:fs/promises';
+import { afterEach, beforeEach, describe, it } from 'node:test';
+import type { Verifier } from '@asterism/attestation/types';
+import { isZero } from '@asterism/bytes/bytes';
+import { clusterId } from '@asterism/crypto/derive';
+import { readNodeState } from '@asterism/disk/node-state';
+import { PolicyError } from '@asterism/errors/errors';
+import { AtlsGrpcServer } from '@asterism/rpc/atls-server';
+import {
+  API,
+  type IssueJoinTicketRequest,
+  type IssueJoinTicketResponseSchema,
+} from '@asterism/rpc/gen/join_pb';
+import { JoinPeers } from '@asterism/rpc/join-peers';
+import { clusterIdPcr } from '@asterism/runtime/machine-tpm';
+import { fakeIssuer, fakeVerifier } from '@asterism/testkit/fake-attestation';
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import { instance, makeTestMachine, type TestMachine, testKeys, testMetadata } from './fake-machine.ts';
+import { JoinClient, TicketExpiredError } from './join-client.ts';
+import { JOIN_PHASES } from './join-phases.ts';
+import { CONTROL_PLANE_FILES, loadTicket, saveTicket } from './join-ticket.ts';
+import { Journal } from './journal.ts';
+import { NodeLock } from './node-lock.ts';
+import { decideStart } from './start.ts';
+
+const quiet = { info() {}, warn() {} };
+const secret = new Uint8Array(32).fill(1);
+const salt = new Uint8Array(32).fill(2);
+const id = clusterId(secret, salt);
+const diskKey = Uint8Array.from(randomBytes(32));
+
+/** The fake evidence, as if its verified quote had these PCRs. */
+function verifierWithPcrs(
+  peer: ReadonlyMap<number, Uint8Array>,
+  expected: ReadonlyMap<number, Uint8Array>,
+): Verifier {
+  const fake = fakeVerifier();
+  return {
+    ...fake,
+    async verify(document, nonce) {
+      const verdict = await fake.verify(document, nonce);
+      for (const [index, value] of expected) {
+        if (!Buffer.from(peer.get(index) ?? []).equals(value))
+          throw new PolicyError('ERR_PCR', `PCR ${index} differs`);
+      }
+      return { ...verdict, pcrs: peer };
+    },
+  };
+}
+
+describe('join over mutual aTLS', () => {
+  let machine: TestMachine;
+  let stop: (() => Promise<void>)[];
+  let requests: IssueJoinTicketRequest[];
+  let peerPcrs: Map<number, Uint8Array>;
+  let change: MessageInitShape<typeof IssueJoinTicketResponseSchema>;
+  let port: number;
+
+  beforeEach(async () => {
+    machine = await makeTestMachine();
+    stop = [() => machine.remove()];
+    requests = [];
+    change = {};
+    peerPcrs = new Map(machine.tpm.pcrs).set(15, clusterIdPcr(id));
+    const server = new AtlsGrpcServer({ issuer: fakeIssuer(), verifiers: [fakeVerifier()] });
+    server.addService(API, {
+      async issueJoinTicket(request, { peer }) {
+        assert.ok(peer.verdict !== undefined, 'the joining node shows evidence');
+        requests.push(request);
+        return {
+          stateDiskKey: diskKey,
+          measurementSalt: salt,
+          measurementSecret: secret,
+          kubeletCert: Buffer.from('-----BEGIN CERTIFICATE-----\n'),
+          apiServerEndpoint: '10.77.1.1:6443',
+          token: 'abcdef.0123456789abcdef',
+          discoveryTokenCaCertHash: `sha256:${'0'.repeat(64)}`,
+          controlPlaneFiles: request.isControlPlane
+            ? CONTROL_PLANE_FILES.map((name) => ({ name, data: Buffer.from(name) }))
+            : [],
+          kubernetesComponents: [],
+          ...change,
+        };
+      },
+      issueRejoinTicket: async () => ({}),
+    });
+    const address = await server.listen(0, '127.0.0.1');
+    port = address.port;
+    stop.push(() => server.stop(0));
+  });
+  afterEach(async () => {
+    for (const end of stop.reverse()) await end();
+  });
+
+  function client(role: 'Worker' | 'ControlPlane', lock = new NodeLock()): JoinClient {
+    const metadata = testMetadata(instance('W_0', '10.77.1.3', role), [
+      instance('cp-0', '127.0.0.1', 'ControlPlane'),
+      instance('w-1', '127.0.0.2', 'Worker'),
+    ]);
+    const peers = new JoinPeers({
+      metadata,
+      tpm: machine.tpm,
+      issuer: fakeIssuer(),
+      verifiersFor: (expected) => [verifierWithPcrs(peerPcrs, expected)],
+      port,
+      timeoutMs: 5000,
+    });
+    return new JoinClient({
+      machine: machine.machine,
+      metadata,
+      peers,
+      keys: testKeys,
+      lock,
+      log: quiet,
+      intervalMs: 50,
+      retryMs: 20,
+    });
+  }
+
+  const notTouched = async (): Promise<void> => {
+    assert.ok(isZero(machine.tpm.pcrs.get(15)!));
+    assert.deepEqual(machine.node.steps, []);
+    assert.equal(await machine.machine.disk.testKey(machine.temporaryKey), true);
+    await assert.rejects(access(machine.machine.layout.joinTicket), { code: 'ENOENT' });
+  };
+  const shortly = (): AbortSignal => AbortSignal.timeout(700);
+
+  it('a worker joins: disk, PCR 15, node state, kubelet certificate, kubeadm', async () => {
+    assert.equal(await client('Worker').run(AbortSignal.timeout(20_000)), 'joined');
+    const { layout, disk } = machine.machine;
+    assert.equal(requests[0]!.diskUuid, (await disk.header()).uuid);
+    assert.equal(requests[0]!.isControlPlane, false);
+    assert.deepEqual(machine.tpm.pcrs.get(15), clusterIdPcr(id));
+    assert.equal(await disk.testKey(diskKey), true);
+    assert.equal(await disk.testKey(machine.temporaryKey), false);
+    assert.deepEqual(await readNodeState(layout.nodeState), { role: 'Worker', measurementSalt: salt });
+    assert.ok([...machine.node.files.keys()].every((path) => !path.includes('/pki/ca')));
+    assert.match(machine.node.files.get('/etc/kubernetes/kubeadm.yaml')!, /name: w-0/);
+    assert.equal((await Journal.load(layout.joinJournal))!.complete, true);
+    await assert.rejects(access(layout.joinTicket), { code: 'ENOENT' });
+    assert.deepEqual(await decideStart(machine.tpm.pcrs.get(15)!, layout), { kind: 'member' });
+  });
+
+  it('a control plane gets its files, and only those that belong to it', async () => {
+    assert.equal(await client('ControlPlane').run(AbortSignal.timeout(20_000)), 'joined');
+    for (const name of CONTROL_PLANE_FILES)
+      assert.equal(machine.node.files.get(`/etc/kubernetes/pki/${name}`), name);
+    assert.ok(machine.node.files.has('/etc/kubernetes/audit-policy.yaml'));
+  });
+
+  const refused: Record<string, () => void> = {
+    'a JoinService that booted something else': () => {
+      peerPcrs.set(11, new Uint8Array(32).fill(0xee));
+    },
+    'a JoinService that is no member of a cluster': () => {
+      peerPcrs.set(15, new Uint8Array(32));
+    },
+    "a ticket of another cluster than its giver's": () => {
+      peerPcrs.set(15, clusterIdPcr(new Uint8Array(32)));
+    },
+    'a disk key of another length': () => {
+      change = { stateDiskKey: new Uint8Array(16) };
+    },
+    'control-plane files for a worker': () => {
+      change = { controlPlaneFiles: [{ name: 'ca.key', data: Buffer.from('x') }] };
+    },
+    'a file with another name': () => {
+      change = { controlPlaneFiles: [{ name: '../../shadow', data: Buffer.from('x') }] };
+    },
+    'an endpoint with YAML in it': () => {
+      change = { apiServerEndpoint: 'a:1\nkind: x' };
+    },
+    'a malformed token': () => {
+      change = { token: 'x' };
+    },
+    'a component outside its folders': () => {
+      change = {
+        kubernetesComponents: [
+          { url: 'http://x/', hash: `sha256:${'0'.repeat(64)}`, installPath: '/etc/passwd', extract: false },
+        ],
+      };
+    },
+  };
+  for (const [what, make] of Object.entries(refused)) {
+    it(`refuses ${what}, and stays what it was`, async () => {
+      make();
+      assert.equal(await client('Worker').run(shortly()), 'given-up');
+      await notTouched();
+    });
+  }
+
+  it('sends nothing to a JoinService that booted something else', async () => {
+    peerPcrs.set(4, new Uint8Array(32).fill(0xee));
+    await client('Worker').run(shortly());
+    assert.equal(requests.length, 0);
+  });
+
+  it('leaves the node to an init that has begun', async () => {
+    const lock = new NodeLock();
+    lock.tryTake('init');
+    assert.equal(await client('Worker', lock).run(shortly()), 'given-up');
+    assert.equal(requests.length, 0);
+    await notTouched();
+  });
+
+  it('tries a failing phase again, then joins', async () => {
+    let failures = 3;
+    machine.node.hook = async (step) => {
+      if (step.startsWith('kubeadm') && failures-- > 0) throw new Error('the API server is busy');
+    };
+    assert.equal(await client('Worker').run(AbortSignal.timeout(20_000)), 'joined');
+    assert.equal(machine.node.steps.filter((step) => step === 'images').length, 1);
+    assert.equal(requests.length, 1);
+  });
+
+  it('resumes after a kill at every step', async () => {
+    const total = 8;
+    for (let dieAt = 0; dieAt < total; dieAt++) {
+      await machine.remove();
+      machine = await makeTestMachine();
+      const killed = new AbortController();
+      let count = 0;
+      machine.node.hook = async () => {
+        if (count++ !== dieAt) return;
+        killed.abort();
+        throw new Error('killed');
+      };
+      const before = client('ControlPlane');
+      await before.run(killed.signal).catch(() => {});
+      const { layout } = machine.machine;
+      assert.equal((await stat(layout.joinTicket)).mode & 0o777, 0o600);
+      const start = await decideStart(machine.tpm.pcrs.get(15)!, layout);
+      assert.equal(start.kind, 'resume-join');
+      if (start.kind !== 'resume-join') return;
+      await client('ControlPlane').resume(start.journal, AbortSignal.timeout(20_000));
+      assert.deepEqual(machine.tpm.pcrs.get(15), clusterIdPcr(id));
+      const journal = (await Journal.load(layout.joinJournal))!;
+      assert.equal(journal.complete, true);
+      assert.deepEqual([...journal.done].sort(), JOIN_PHASES.map(({ name }) => name).sort());
+    }
+  });
+
+  it('asks for a new ticket where the kill came before PCR 15', async () => {
+    const { layout } = machine.machine;
+    await Journal.begin(layout.joinJournal, 'join', Buffer.from(id).toString('hex'), 'disk');
+    assert.deepEqual(await decideStart(machine.tpm.pcrs.get(15)!, layout), { kind: 'fresh' });
+    assert.equal(await Journal.load(layout.joinJournal), undefined);
+  });
+
+  it('gives up the node where the ticket has expired, instead of trying for ever', async () => {
+    machine.node.hook = async () => {
+      throw new Error('never');
+    };
+    const stopped = AbortSignal.timeout(1000);
+    await client('Worker')
+      .run(stopped)
+      .catch(() => {});
+    const { layout } = machine.machine;
+    const ticket = await loadTicket(layout.joinTicket);
+    await saveTicket(layout.joinTicket, {
+      ...ticket,
+      receivedAt: new Date(Date.now() - 16 * 60_000).toISOString(),
+    });
+    const journal = (await Journal.load(layout.joinJournal))!;
+    await assert.rejects(client('Worker').resume(journal, AbortSignal.timeout(5000)), TicketExpiredError);
+  });
+
+  it('refuses to start where PCR 15 names a cluster that the disk knows nothing of', async () => {
+    await assert.rejects(decideStart(clusterIdPcr(id), machine.machine.layout), { code: 'ERR_NODE_STATE' });
+    await Journal.begin(machine.machine.layout.initJournal, 'init', 'ee'.repeat(32), 'order');
+    await assert.rejects(decideStart(clusterIdPcr(id), machine.machine.layout), { code: 'ERR_NODE_STATE' });
+    assert.ok(!(await readFile(machine.machine.layout.initJournal, 'utf8')).includes('master'));
+  });
+});
