@@ -1,0 +1,106 @@
+import { once } from 'node:events';
+import type { AddressInfo } from 'node:net';
+import { connect, createSecureContext, createServer, type Server } from 'node:tls';
+import { makeCertificate } from '@asterism/atls/certificate';
+import { connectAtls } from '@asterism/atls/client';
+import { pem } from '@asterism/atls/der';
+import { newIdentity } from '@asterism/atls/identity';
+import { createAtlsServer } from '@asterism/atls/server';
+import { fakeIssuer, fakeVerifier } from '@asterism/testkit/fake-attestation';
+
+/** One way to make handshakes, both ends in this process. */
+export interface HandshakeKind {
+  readonly name: string;
+  /** One whole handshake, as the client sees it. */
+  handshake(): Promise<void>;
+  /** Handshakes that the server has finished. */
+  finished(): number;
+  close(): void;
+}
+
+const HOST = '127.0.0.1';
+
+/** TLS 1.3 as Node makes it at its fastest: static P-256 certificates, one context per side. */
+export async function plain(mutual: boolean): Promise<HandshakeKind> {
+  const { privateKey, privateKeyPem: key, spki } = newIdentity();
+  const cert = pem('CERTIFICATE', makeCertificate({ privateKey, spki, now: Date.now() }));
+  let finished = 0;
+  const server: Server = createServer({
+    key,
+    cert,
+    ca: cert,
+    minVersion: 'TLSv1.3',
+    requestCert: mutual,
+    rejectUnauthorized: mutual,
+  });
+  server.on('secureConnection', (socket) => {
+    finished++;
+    socket.on('error', () => {}).resume();
+  });
+  server.listen(0, HOST);
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  const secureContext = createSecureContext({
+    ca: cert,
+    minVersion: 'TLSv1.3',
+    ...(mutual && { key, cert }),
+  });
+  return {
+    name: mutual ? 'plain mutual TLS 1.3' : 'plain TLS 1.3',
+    async handshake() {
+      const socket = connect({ host: HOST, port, secureContext, checkServerIdentity: () => undefined });
+      await once(socket, 'secureConnect');
+      socket.resume().end();
+    },
+    finished: () => finished,
+    close: () => server.close(),
+  };
+}
+
+/** aTLS with documents of `length` bytes. */
+export async function attested(mutual: boolean, length: number): Promise<HandshakeKind> {
+  const issuer = fakeIssuer({ length });
+  const verifiers = [fakeVerifier()];
+  let finished = 0;
+  const server = createAtlsServer({
+    issuer,
+    ...(mutual && { verifiers }),
+    onConnection(socket) {
+      finished++;
+      socket.resume();
+    },
+  });
+  const { port } = await server.listen(0, HOST);
+  return {
+    name: `${mutual ? 'mutually attested' : 'server-attested'}, ${length / 1024} KiB`,
+    async handshake() {
+      const { socket } = await connectAtls({
+        host: HOST,
+        port,
+        verifiers,
+        timeoutMs: 10_000,
+        ...(mutual && { issuer }),
+      });
+      socket.resume().end();
+    },
+    finished: () => finished,
+    close: () => void server.close(),
+  };
+}
+
+/** Handshakes per second of `count` handshakes, `inFlight` at a time, until both ends are done. */
+export async function rate(kind: HandshakeKind, count: number, inFlight: number): Promise<number> {
+  const before = kind.finished();
+  const started = performance.now();
+  let left = count;
+  const worker = async () => {
+    while (left-- > 0) await kind.handshake();
+  };
+  await Promise.all(Array.from({ length: inFlight }, worker));
+  const limit = performance.now() + 5000;
+  while (kind.finished() - before < count) {
+    if (performance.now() > limit) throw new Error(`${kind.name}: the server finished fewer than ${count}`);
+    await new Promise(setImmediate);
+  }
+  return (1000 * count) / (performance.now() - started);
+}
