@@ -48,9 +48,8 @@ const BROWSER_SAFE = ['libs/bytes', 'libs/errors', 'libs/eventlog', 'libs/attest
 /** The halves of those packages that talk to a TPM or issue evidence, and so run on Node alone. */
 const NODE_ONLY = [
   /^libs\/attestation\/(?:.*\/)?issue[^/]*\.ts$/,
-  /^libs\/attestation\/(?:.*\/)?(?:table|variants|registry)[^/]*\.ts$/,
   /^libs\/tpm\/transports?(?:\/|-|\.ts$)/,
-  /^libs\/tpm\/(?:address|client|commands|connect|device|swtpm|with-tpm|tpm|session|ak|ek|keys|nv)[^/]*\.ts$/,
+  /^libs\/tpm\/(?:with-tpm|turns|deadline|tpm|ak|machine)[^/]*\.ts$/,
 ];
 
 /** Third-party packages that run in a browser. */

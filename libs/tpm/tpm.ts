@@ -1,6 +1,7 @@
 import { Reader } from '@asterism/bytes/reader';
 import { Writer } from '@asterism/bytes/writer';
 import { Alg, Command, DIGEST_SIZE, Handle, Tag } from './constants.ts';
+import type { Deadline } from './deadline.ts';
 import { RETRY_CODES, TpmError } from './response-code.ts';
 import {
   encodePublicArea,
@@ -11,16 +12,18 @@ import {
 } from './structures.ts';
 import type { Transport } from './transport.ts';
 
-const COMMAND_TIMEOUT_MS = 30_000;
 const MAX_RETRIES = 20;
 const RETRY_PAUSE_MS = 25;
 
 /** The TPM commands used here (Part 3: Commands). Hierarchies and keys have empty authorisation values. */
 export class Tpm {
   readonly #transport: Transport;
+  readonly #deadline: Deadline;
 
-  constructor(transport: Transport) {
+  /** @param deadline of everything that is sent through this Tpm */
+  constructor(transport: Transport, deadline: Deadline) {
     this.#transport = transport;
+    this.#deadline = deadline;
   }
 
   async #run(
@@ -47,7 +50,7 @@ export class Tpm {
       .bytes(writer.finish())
       .finish();
     for (let attempt = 0; ; attempt++) {
-      const response = new Reader(await this.#transport.transmit(command, COMMAND_TIMEOUT_MS));
+      const response = new Reader(await this.#transport.transmit(command, this.#deadline));
       const tag = response.u16be('response tag');
       const size = response.u32be('response size');
       const responseCode = response.u32be('response code');

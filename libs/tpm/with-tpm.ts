@@ -1,34 +1,36 @@
+import { type Deadline, deadlineAfter, remainingMs } from './deadline.ts';
 import { Tpm } from './tpm.ts';
 import { openTransport } from './transport.ts';
+import { takeTurn } from './turns.ts';
 
-/** One user of an address at a time within this process; others wait in line. */
-const lines = new Map<string, Promise<unknown>>();
+const DEFAULT_TIMEOUT_MS = 30_000;
 
 /**
- * Connects to a TPM, runs one sequence of commands, and disconnects, so that other processes get their turn (swtpm
- * serves one connection at a time; the next waits in its backlog).
+ * Waits for its turn at a TPM, connects, runs one sequence of commands, and disconnects, so that others get theirs
+ * (swtpm serves one connection at a time). Within this process turns are first come, first served.
  *
  * @param address `swtpm:/path` or `device:/path`
- * @throws UnreachableError | TpmError
+ * @param use commands to be sent; it must not keep the Tpm
+ * @param options.timeoutMs for waiting, connecting and all commands together; default 30 s
+ * @throws UnreachableError ERR_TPM_UNREACHABLE (no TPM), ERR_TPM_TIMEOUT, ERR_TPM_BUSY (too many wait already)
+ * @throws TpmError the TPM refused a command
+ * @throws ParseError the address has another form, or the TPM's answer has
  */
 export async function withTpm<T>(
   address: string,
   use: (tpm: Tpm) => Promise<T>,
   options: { readonly timeoutMs?: number } = {},
 ): Promise<T> {
-  const before = lines.get(address) ?? Promise.resolve();
-  const run = before.then(async () => {
-    const transport = await openTransport(address, options.timeoutMs ?? 10_000);
+  const deadline: Deadline = deadlineAfter(options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
+  const endTurn = await takeTurn(address, remainingMs(deadline));
+  try {
+    const transport = await openTransport(address, deadline);
     try {
-      return await use(new Tpm(transport));
+      return await use(new Tpm(transport, deadline));
     } finally {
       await transport.close();
     }
-  });
-  const settled = run.catch(() => {});
-  lines.set(address, settled);
-  void settled.then(() => {
-    if (lines.get(address) === settled) lines.delete(address);
-  });
-  return run;
+  } finally {
+    endTurn();
+  }
 }
