@@ -1,4 +1,4 @@
-import { constants } from 'node:crypto';
+import { constants, X509Certificate } from 'node:crypto';
 import { connect as connectTcp, type Socket } from 'node:net';
 import { connect as connectTls, createSecureContext, type TLSSocket } from 'node:tls';
 import type { Issuer, Verdict, Verifier } from '@asterism/attestation/types';
@@ -6,7 +6,7 @@ import { equal } from '@asterism/bytes/bytes';
 import { AsterismError, UnreachableError, VerificationError } from '@asterism/errors/errors';
 import { GateStream } from './gate/gate-stream.ts';
 import type { ClientAuthentication, ServerFlight } from './gate/handshake-gate.ts';
-import { newIdentity } from './identity.ts';
+import { IdentitySource } from './identity.ts';
 import { abortable, issueCertificate, timedOut } from './issuing.ts';
 import { newNonce, nonceFromName, nonceText } from './nonce.ts';
 import { verifyPeer } from './verify-peer.ts';
@@ -71,13 +71,14 @@ export function handshakeAtls(raw: Socket, options: AtlsHandshakeOptions): Promi
   );
 }
 
-// Shared: they hold no key and nothing of a peer.
+// Shared by all connections of the process: contexts without a key, and short-lived key pairs.
 const SECURE_OPTIONS = constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION;
 const context = createSecureContext({
   ca: [],
   minVersion: 'TLSv1.2',
   secureOptions: SECURE_OPTIONS,
 });
+const identities = new IdentitySource();
 const context13 = createSecureContext({ ca: [], minVersion: 'TLSv1.3', secureOptions: SECURE_OPTIONS });
 
 /** The server shows evidence and asks for none: Node's own TLS, judged once the handshake is done. */
@@ -97,7 +98,7 @@ async function oneWay(
     ALPNProtocols: [...(options.alpn ?? ['h2'])],
   });
   await abortable(secured(socket, where), signal);
-  const shown = socket.getPeerX509Certificate()?.raw;
+  const shown = socket.getPeerX509Certificate();
   const peer = await abortable(verifyPeer(shown, options.verifiers, nonce, Date.now(), signal), signal);
   return { socket, peer };
 }
@@ -118,11 +119,11 @@ async function mutual(
   let judged: Uint8Array | undefined;
 
   async function judge({ certificate, request }: ServerFlight): Promise<ClientAuthentication | undefined> {
-    peer = await verifyPeer(certificate, verifiers, nonce, Date.now(), signal);
+    peer = await verifyPeer(readable(certificate), verifiers, nonce, Date.now(), signal);
     judged = certificate;
     if (request === undefined) return undefined;
     const serverNonce = nonceOf(request.authorities);
-    const identity = newIdentity();
+    const identity = identities.next();
     return {
       certificate: await issueCertificate(issuer, identity, serverNonce, signal),
       privateKey: identity.privateKey,
@@ -150,6 +151,15 @@ async function mutual(
   return { socket, peer };
 }
 
+/** @throws VerificationError when OpenSSL cannot read the certificate either */
+function readable(der: Uint8Array): X509Certificate {
+  try {
+    return new X509Certificate(der);
+  } catch (cause) {
+    throw new VerificationError('ERR_ATLS_CERTIFICATE', "the peer's certificate is malformed", { cause });
+  }
+}
+
 function nonceOf(authorities: readonly Uint8Array[]): Uint8Array {
   const [only] = authorities;
   if (only === undefined || authorities.length !== 1)
@@ -168,17 +178,22 @@ function nonceOf(authorities: readonly Uint8Array[]): Uint8Array {
 
 function secured(socket: TLSSocket, where: string): Promise<void> {
   return new Promise((resolve, reject) => {
-    const failed = (cause?: Error) =>
+    let open = true;
+    const failed = (cause?: Error) => {
+      if (!open) return;
+      open = false;
       reject(
         new UnreachableError(
           `the handshake with ${where} broke: ${cause?.message ?? 'the server closed the connection'}`,
           { cause, code: 'ERR_ATLS_HANDSHAKE' },
         ),
       );
+    };
     // The listeners stay: a later error must not crash the process before the socket has a new owner.
     socket.on('error', failed);
     socket.once('close', () => failed());
     socket.once('secureConnect', () => {
+      open = false;
       if (socket.isSessionReused())
         reject(
           new VerificationError('ERR_ATLS_RESUMED', 'the server resumed a session that was never offered'),

@@ -1,4 +1,3 @@
-import { fromUtf8 } from '@asterism/bytes/encoding';
 import { ParseError } from '@asterism/errors/errors';
 import { contextTag, DerReader, dotted, TAG } from './der.ts';
 import { MAX_CERTIFICATE_LENGTH, MAX_DOCUMENT_LENGTH } from './limits.ts';
@@ -86,19 +85,32 @@ function exactly(reader: DerReader, expected: Uint8Array, what: string): void {
 
 function readTime(reader: DerReader, what: string): number {
   const general = reader.next === TAG.generalizedTime;
-  const text = fromUtf8(reader.contents(general ? TAG.generalizedTime : TAG.utcTime, what));
-  const form = general
-    ? /^(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z$/
-    : /^(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z$/;
-  const parts = form.exec(text)?.slice(1);
-  if (parts === undefined) return reader.fail(`${what} is not a time`);
-  const [year, month, day, hour, minute, second] = parts as [string, string, string, string, string, string];
+  const text = reader.contents(general ? TAG.generalizedTime : TAG.utcTime, what);
+  const digits = (general ? 4 : 2) + 10;
+  if (text.length !== digits + 1 || text[digits] !== 0x5a) return reader.fail(`${what} is not a time`);
+  const pairs: number[] = [];
+  for (let at = 0; at < digits; at += 2) {
+    const tens = text[at]! - 0x30;
+    const ones = text[at + 1]! - 0x30;
+    if (tens < 0 || tens > 9 || ones < 0 || ones > 9) return reader.fail(`${what} is not a time`);
+    pairs.push(tens * 10 + ones);
+  }
   // RFC 5280 4.1.2.5.1: two-digit years from 50 on are of the twentieth century.
-  const century = general ? '' : Number(year) < 50 ? '20' : '19';
-  const iso = `${century}${year}-${month}-${day}T${hour}:${minute}:${second}.000Z`;
-  const ms = Date.parse(iso);
-  if (Number.isNaN(ms) || new Date(ms).toISOString() !== iso) return reader.fail(`${what} is not a time`);
-  return ms;
+  const century = general ? pairs.shift()! : pairs[0]! < 50 ? 20 : 19;
+  const [year, month, day, hour, minute, second] = pairs as [number, number, number, number, number, number];
+  const date = new Date(0);
+  date.setUTCFullYear(century * 100 + year, month - 1, day);
+  date.setUTCHours(hour, minute, second);
+  // A day that does not exist becomes another one.
+  if (
+    date.getUTCMonth() !== month - 1 ||
+    date.getUTCDate() !== day ||
+    hour > 23 ||
+    minute > 59 ||
+    second > 59
+  )
+    return reader.fail(`${what} is not a time`);
+  return date.getTime();
 }
 
 function hex(text: string): Uint8Array {

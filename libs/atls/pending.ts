@@ -60,13 +60,16 @@ export class PendingConnections {
         raw.destroy();
         return false;
       }
-      this.#giveUp(silent, new Error('made room for another connection'));
+      this.#giveUp(silent, () => new Error('made room for another connection'));
     }
-    const timer = setTimeout(() => this.#giveUp(pending, timedOut('the handshake', timeoutMs)), timeoutMs);
+    const timer = setTimeout(
+      () => this.#giveUp(pending, () => timedOut('the handshake', timeoutMs)),
+      timeoutMs,
+    );
     this.#all.set(pending, timer);
     this.#byKey.set(pending.key, pending);
     this.#perAddress.set(address, (this.#perAddress.get(address) ?? 0) + 1);
-    raw.once('close', () => this.#giveUp(pending, new Error('the peer closed the connection')));
+    raw.once('close', () => this.#giveUp(pending, () => new Error('the peer closed the connection')));
     return true;
   }
 
@@ -90,13 +93,13 @@ export class PendingConnections {
 
   /** Gives all of them up. */
   clear(): void {
-    for (const pending of [...this.#all.keys()]) this.#giveUp(pending, new Error('the server closes'));
+    for (const pending of [...this.#all.keys()]) this.#giveUp(pending, () => new Error('the server closes'));
   }
 
-  #giveUp(pending: Pending, reason: Error): void {
+  #giveUp(pending: Pending, reason: () => Error): void {
     if (!this.#all.has(pending)) return;
     this.release(pending);
-    pending.abort.abort(reason);
+    pending.abort.abort(reason());
     pending.raw.destroy();
   }
 

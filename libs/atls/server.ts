@@ -1,20 +1,15 @@
 import { constants } from 'node:crypto';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
-import {
-  createSecureContext,
-  createServer as createTlsServer,
-  type SecureContext,
-  type TLSSocket,
-} from 'node:tls';
+import { createServer as createTlsServer, type SecureContext, type TLSSocket } from 'node:tls';
 import type { Issuer, Verdict, Verifier } from '@asterism/attestation/types';
 import { UnreachableError, VerificationError } from '@asterism/errors/errors';
-import { pem } from './der.ts';
 import { IdentitySource } from './identity.ts';
 import { abortable, issueCertificate } from './issuing.ts';
 import { listen } from './listen.ts';
 import { newNonce, nonceCa, nonceFromText } from './nonce.ts';
 import { type Pending, PendingConnections } from './pending.ts';
 import { Semaphore } from './semaphore.ts';
+import { ServerContexts } from './server-contexts.ts';
 import { verifyPeer } from './verify-peer.ts';
 
 export interface AtlsServerOptions {
@@ -58,6 +53,7 @@ const FAREWELL_MS = 1000;
 export function createAtlsServer(options: AtlsServerOptions): AtlsServer {
   const { issuer, verifiers = [] } = options;
   const identities = new IdentitySource();
+  const contexts = new ServerContexts();
   const issuing = new Semaphore(options.maxIssuing ?? 8);
   const nonces = new WeakMap<Socket, Uint8Array>();
   const pendings = new PendingConnections({
@@ -66,7 +62,8 @@ export function createAtlsServer(options: AtlsServerOptions): AtlsServer {
     maxPerAddress: options.maxPendingPerAddress ?? 64,
   });
 
-  async function contextFor(socket: Socket, serverName: string, pending: Pending): Promise<SecureContext> {
+  /** @returns makes the context; to be called right before OpenSSL takes it */
+  async function prepare(socket: Socket, serverName: string, pending: Pending): Promise<() => SecureContext> {
     const { signal } = pending.abort;
     const clientNonce = nonceFromText(serverName);
     const identity = identities.next();
@@ -76,12 +73,8 @@ export function createAtlsServer(options: AtlsServerOptions): AtlsServer {
     );
     const ownNonce = newNonce();
     nonces.set(socket, ownNonce);
-    return createSecureContext({
-      key: identity.privateKeyPem,
-      cert: pem('CERTIFICATE', certificate),
-      ca: verifiers.length > 0 ? nonceCa(ownNonce) : [],
-      minVersion: 'TLSv1.2',
-    });
+    if (verifiers.length === 0) return () => contexts.oneWay(identity, certificate);
+    return () => contexts.mutual(identity, certificate, nonceCa(ownNonce));
   }
 
   // `this` is the TLS socket that asks. Never keyed by the server name: the peer chooses that.
@@ -97,8 +90,8 @@ export function createAtlsServer(options: AtlsServerOptions): AtlsServer {
       return;
     }
     pending.greeted = true;
-    contextFor(socket, serverName, pending).then(
-      (context) => done(null, context),
+    prepare(socket, serverName, pending).then(
+      (context) => done(null, context()),
       (error: Error) => done(error),
     );
   }
@@ -130,7 +123,7 @@ export function createAtlsServer(options: AtlsServerOptions): AtlsServer {
     let peer: Verdict | undefined;
     if (verifiers.length > 0) {
       const { signal } = pending.abort;
-      const shown = socket.getPeerX509Certificate()?.raw;
+      const shown = socket.getPeerX509Certificate();
       peer = await abortable(verifyPeer(shown, verifiers, ownNonce, Date.now(), signal), signal);
     }
     if (socket.destroyed) throw new UnreachableError('the peer closed the connection before it was judged');

@@ -1,4 +1,4 @@
-import { createHash, createPublicKey, timingSafeEqual, verify } from 'node:crypto';
+import { createHash, timingSafeEqual, type X509Certificate } from 'node:crypto';
 import type { Verdict, Verifier } from '@asterism/attestation/types';
 import { PolicyError, UnreachableError, VerificationError } from '@asterism/errors/errors';
 import { type PeerCertificate, parseCertificate } from './parse-certificate.ts';
@@ -7,7 +7,7 @@ import { type PeerCertificate, parseCertificate } from './parse-certificate.ts';
  * Judges the certificate that a peer showed in a handshake (wire-facts 1.3). TLS itself has proven that the peer
  * holds the private key.
  *
- * @param der the certificate as it came
+ * @param shown the certificate as it came
  * @param verifiers none: self-signature and validity are all that is looked at
  * @param nonce the own nonce of this handshake
  * @param now milliseconds since 1970
@@ -16,22 +16,22 @@ import { type PeerCertificate, parseCertificate } from './parse-certificate.ts';
  * @throws PolicyError the evidence is genuine but not what the policy allows
  */
 export async function verifyPeer(
-  der: Uint8Array | undefined,
+  shown: X509Certificate | undefined,
   verifiers: readonly Verifier[],
   nonce: Uint8Array,
   now: number,
   signal?: AbortSignal,
 ): Promise<Verdict | undefined> {
-  if (der === undefined)
+  if (shown === undefined)
     throw new VerificationError('ERR_ATLS_NO_CERTIFICATE', 'the peer showed no certificate, so no evidence');
-  const certificate = parse(der);
+  const certificate = parse(shown.raw);
   if (now < certificate.notBefore || now > certificate.notAfter)
     throw new VerificationError(
       'ERR_ATLS_CERTIFICATE_TIME',
       `the peer's certificate is valid from ${iso(certificate.notBefore)} to ${iso(certificate.notAfter)}, ` +
         `and it is ${iso(now)} here; compare the clocks`,
     );
-  if (!selfSigned(certificate))
+  if (!selfSigned(shown))
     throw new VerificationError(
       'ERR_ATLS_CERTIFICATE_SIGNATURE',
       "the peer's certificate is not signed by its own key",
@@ -74,10 +74,10 @@ function parse(der: Uint8Array): PeerCertificate {
   }
 }
 
-function selfSigned({ tbs, spki, signature }: PeerCertificate): boolean {
+// OpenSSL's reading of the certificate is the one that TLS used; after the strict parser it is the same as ours.
+function selfSigned(certificate: X509Certificate): boolean {
   try {
-    const key = createPublicKey({ key: Buffer.from(spki), format: 'der', type: 'spki' });
-    return verify('sha256', tbs, key, signature);
+    return certificate.verify(certificate.publicKey);
   } catch {
     // The point is not on the curve.
     return false;

@@ -80,7 +80,7 @@ export class HandshakeGate {
   #heldLength = 0;
   #opener: RecordProtection | undefined;
   #clientSecret: Uint8Array | undefined;
-  #clientOpener: RecordProtection | undefined;
+  #clientProtection: RecordProtection | undefined;
   #request: CertificateRequest | undefined;
   #certificate: Uint8Array | undefined;
   #expected: readonly number[] = [MESSAGE.encryptedExtensions];
@@ -149,7 +149,7 @@ export class HandshakeGate {
   /** Forgets all secrets. */
   clear(): void {
     this.#opener?.clear();
-    this.#clientOpener?.clear();
+    this.#clientProtection?.clear();
     if (this.#clientSecret !== undefined) zero(this.#clientSecret);
   }
 
@@ -326,8 +326,8 @@ export class HandshakeGate {
       return;
     }
     if (this.#clientSecret === undefined) throw new ParseError('client flight before its secret');
-    this.#clientOpener ??= new RecordProtection(this.#knownSuite(), this.#clientSecret);
-    const { type, content } = this.#clientOpener.open(record.fragment, record.encoded.subarray(0, 5));
+    this.#clientProtection ??= new RecordProtection(this.#knownSuite(), this.#clientSecret);
+    const { type, content } = this.#clientProtection.open(record.fragment, record.encoded.subarray(0, 5));
     if (type === RECORD.alert) {
       // OpenSSL does not accept the server. Nothing of ours has been sent, so the record's number is right.
       this.#events.toServer(record.encoded);
@@ -359,10 +359,10 @@ export class HandshakeGate {
     const proof = certificateVerifyMessage(signature);
     transcript.add(proof);
     const finished = finishedMessage(finishedData(suite, secret, transcript.digest()));
-    const sealer = new RecordProtection(suite, secret);
-    const flight = sealer.sealHandshake(concat(shown, proof, finished));
-    sealer.clear();
-    return flight;
+    // OpenSSL's records never went out: ours take their numbers.
+    const protection = this.#clientProtection!;
+    protection.restart();
+    return protection.sealHandshake(concat(shown, proof, finished));
   }
 
   #open(): void {

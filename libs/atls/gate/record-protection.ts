@@ -1,4 +1,4 @@
-import { type CipherGCMTypes, createCipheriv, createDecipheriv, createHmac } from 'node:crypto';
+import { type CipherGCMTypes, createCipheriv, createDecipheriv, hash } from 'node:crypto';
 import { concat, zero } from '@asterism/bytes/bytes';
 import { toUtf8 } from '@asterism/bytes/encoding';
 import { Writer } from '@asterism/bytes/writer';
@@ -9,15 +9,16 @@ export interface Suite {
   readonly hash: 'sha256' | 'sha384';
   /** Bytes. */
   readonly hashLength: number;
+  readonly blockLength: number;
   readonly cipher: CipherGCMTypes | 'chacha20-poly1305';
   readonly keyLength: number;
 }
 
 /** The suites of TLS 1.3 that OpenSSL offers by default (RFC 8446 B.4). */
 const SUITES: ReadonlyMap<number, Suite> = new Map([
-  [0x1301, { hash: 'sha256', hashLength: 32, cipher: 'aes-128-gcm', keyLength: 16 }],
-  [0x1302, { hash: 'sha384', hashLength: 48, cipher: 'aes-256-gcm', keyLength: 32 }],
-  [0x1303, { hash: 'sha256', hashLength: 32, cipher: 'chacha20-poly1305', keyLength: 32 }],
+  [0x1301, { hash: 'sha256', hashLength: 32, blockLength: 64, cipher: 'aes-128-gcm', keyLength: 16 }],
+  [0x1302, { hash: 'sha384', hashLength: 48, blockLength: 128, cipher: 'aes-256-gcm', keyLength: 32 }],
+  [0x1303, { hash: 'sha256', hashLength: 32, blockLength: 64, cipher: 'chacha20-poly1305', keyLength: 32 }],
 ]);
 
 /** @throws ParseError for any other */
@@ -27,13 +28,30 @@ export function suiteOf(number: number): Suite {
   return suite;
 }
 
+/** RFC 2104, of keys not longer than a block. From two hashes: ten times cheaper than a createHmac of each key. */
+function hmac(suite: Suite, key: Uint8Array, message: Uint8Array): Uint8Array {
+  const inner = new Uint8Array(suite.blockLength + message.length);
+  const outer = new Uint8Array(suite.blockLength + suite.hashLength);
+  inner.fill(0x36, 0, suite.blockLength);
+  outer.fill(0x5c, 0, suite.blockLength);
+  for (const [i, byte] of key.entries()) {
+    inner[i]! ^= byte;
+    outer[i]! ^= byte;
+  }
+  inner.set(message, suite.blockLength);
+  outer.set(hash(suite.hash, inner, 'buffer'), suite.blockLength);
+  const out = new Uint8Array(hash(suite.hash, outer, 'buffer'));
+  zero(inner, outer);
+  return out;
+}
+
 /** RFC 8446 7.1, with an empty context. Lengths here never exceed one block of the hash. */
 function expandLabel(suite: Suite, secret: Uint8Array, label: string, length: number): Uint8Array {
   const name = toUtf8(`tls13 ${label}`);
   const info = new Writer().u16be(length).u8(name.length).bytes(name).u8(0).u8(1).finish();
-  const block = createHmac(suite.hash, secret).update(info).digest();
-  const out = new Uint8Array(block.subarray(0, length));
-  block.fill(0);
+  const block = hmac(suite, secret, info);
+  const out = block.slice(0, length);
+  zero(block);
   return out;
 }
 
@@ -44,7 +62,7 @@ export function finishedData(
   transcriptHash: Uint8Array,
 ): Uint8Array {
   const key = expandLabel(suite, trafficSecret, 'finished', suite.hashLength);
-  const data = new Uint8Array(createHmac(suite.hash, key).update(transcriptHash).digest());
+  const data = hmac(suite, key, transcriptHash);
   zero(key);
   return data;
 }
@@ -110,6 +128,11 @@ export class RecordProtection {
       records.push(header, sealed, cipher.getAuthTag());
     }
     return concat(...records);
+  }
+
+  /** Begins to count records again. */
+  restart(): void {
+    this.#sequence = 0;
   }
 
   clear(): void {
