@@ -1,0 +1,96 @@
+import { mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { AsterismError } from '@asterism/errors/errors';
+import type { Role } from '@asterism/metadata/types';
+import { z } from 'zod';
+
+/** Everything that a cluster leaves on a disk is below here. */
+export const CLUSTERS = '/var/lib/asterism/local';
+/** Sockets are here: their paths must stay short (108 bytes). */
+export const RUNTIME = '/run/asterism';
+
+const nodeSchema = z.strictObject({
+  name: z.string().regex(/^[a-z][a-z0-9-]{0,40}$/),
+  role: z.enum(['ControlPlane', 'Worker']),
+  /** IPv4 address in the fabric. */
+  address: z.ipv4(),
+});
+
+const schema = z.strictObject({
+  name: z.string(),
+  uid: z.string().regex(/^[0-9a-f]{8}$/),
+  /** The fabric is 10.77.<subnet>.0/24. */
+  subnet: z.int().min(1).max(254),
+  imageFolder: z.string(),
+  componentsFolder: z.string(),
+  initSecretHash: z.string(),
+  stateDiskMiB: z.int(),
+  nodes: z.array(nodeSchema),
+});
+
+export type LocalNode = z.infer<typeof nodeSchema>;
+/** What the provider remembers of a cluster. */
+export type LocalCluster = z.infer<typeof schema>;
+
+export const clusterFolder = (uid: string): string => join(CLUSTERS, uid);
+export const nodeFolder = (uid: string, node: string): string => join(CLUSTERS, uid, 'nodes', node);
+export const runtimeFolder = (uid: string): string => join(RUNTIME, uid);
+/** What a node sees as /run/asterism. */
+export const nodeRuntime = (uid: string, node: string): string => join(RUNTIME, uid, 'nodes', node);
+/** Control channel of a node's TPM. It can reset PCRs, so a node never sees it. */
+export const tpmControl = (uid: string, node: string): string => join(RUNTIME, uid, 'tpm-control', node);
+
+export const gatewayOf = (cluster: Pick<LocalCluster, 'subnet'>): string => `10.77.${cluster.subnet}.1`;
+/** The host's own address towards the fabric. */
+export const hostAddressOf = (cluster: Pick<LocalCluster, 'subnet'>): string => `10.77.${cluster.subnet}.254`;
+export const networkOf = (cluster: Pick<LocalCluster, 'subnet'>): string => `10.77.${cluster.subnet}.0/24`;
+
+export async function writeCluster(cluster: LocalCluster): Promise<void> {
+  const path = join(clusterFolder(cluster.uid), 'cluster.json');
+  await mkdir(clusterFolder(cluster.uid), { recursive: true, mode: 0o700 });
+  await writeFile(`${path}.part`, JSON.stringify(cluster, null, 2), { mode: 0o600 });
+  await rename(`${path}.part`, path);
+}
+
+/** @throws AsterismError ERR_NO_CLUSTER */
+export async function readCluster(uid: string): Promise<LocalCluster> {
+  const found = await findCluster(uid);
+  if (found !== undefined) return found;
+  throw new AsterismError(
+    'ERR_NO_CLUSTER',
+    `there is no cluster ${uid} on this machine (${clusterFolder(uid)})`,
+  );
+}
+
+export async function findCluster(uid: string): Promise<LocalCluster | undefined> {
+  const text = await readFile(join(clusterFolder(uid), 'cluster.json'), 'utf8').catch(() => undefined);
+  return text === undefined ? undefined : schema.parse(JSON.parse(text));
+}
+
+export async function listClusters(): Promise<LocalCluster[]> {
+  const names = await readdir(CLUSTERS).catch(() => [] as string[]);
+  const found = await Promise.all(names.map((name) => findCluster(name).catch(() => undefined)));
+  return found.filter((cluster) => cluster !== undefined);
+}
+
+/** @throws AsterismError ERR_NO_NODE */
+export function nodeOf(cluster: LocalCluster, name: string): LocalNode {
+  const node = cluster.nodes.find((candidate) => candidate.name === name);
+  if (node !== undefined) return node;
+  throw new AsterismError(
+    'ERR_NO_NODE',
+    `cluster ${cluster.name} has no node ${name}; it has: ${cluster.nodes.map((n) => n.name).join(', ')}`,
+  );
+}
+
+/** JSON of wire-facts 2.10 for the metadata endpoint. */
+export function instanceOf(cluster: LocalCluster, node: LocalNode): Record<string, unknown> {
+  return {
+    Name: node.name,
+    ProviderID: `asterism-local:///${cluster.uid}/${node.name}`,
+    Role: node.role satisfies Role,
+    VPCIP: node.address,
+    SecondaryIPRange: '',
+    AliasIPRanges: [],
+  };
+}

@@ -1,0 +1,57 @@
+import { connect, createServer, type Server, type Socket } from 'node:net';
+
+/** What a control plane offers: API server, bootstrapper, recovery, verification, join. */
+export const BALANCED_PORTS = [6443, 9000, 9999, 30080, 30081, 30090] as const;
+
+const CONNECT_TIMEOUT_MS = 1500;
+const IDLE_TIMEOUT_MS = 30 * 60_000;
+const MAX_CONNECTIONS = 2048;
+
+/** Passes TCP connections on to the first backend that takes them, beginning with another one each time. */
+export async function balance(address: string, port: number, backends: readonly string[]): Promise<Server> {
+  let next = 0;
+  const server = createServer({ pauseOnConnect: true }, (client) => {
+    const order = backends.map((_, i) => backends[(next + i) % backends.length]!);
+    next = (next + 1) % backends.length;
+    client.on('error', () => client.destroy());
+    void dial(order, port).then((backend) =>
+      backend === undefined ? client.destroy() : join(client, backend),
+    );
+  });
+  server.maxConnections = MAX_CONNECTIONS;
+  await new Promise<void>((resolve, reject) => server.once('error', reject).listen(port, address, resolve));
+  return server;
+}
+
+async function dial(order: readonly string[], port: number): Promise<Socket | undefined> {
+  for (const host of order) {
+    const socket = await new Promise<Socket | undefined>((resolve) => {
+      const candidate = connect({ host, port });
+      const fail = () => {
+        candidate.destroy();
+        resolve(undefined);
+      };
+      candidate.setTimeout(CONNECT_TIMEOUT_MS, fail);
+      candidate.once('error', fail);
+      candidate.once('connect', () => {
+        candidate.off('error', fail);
+        candidate.removeAllListeners('timeout');
+        resolve(candidate);
+      });
+    });
+    if (socket !== undefined) return socket;
+  }
+  return undefined;
+}
+
+function join(client: Socket, backend: Socket): void {
+  for (const [from, to] of [
+    [client, backend],
+    [backend, client],
+  ] as const) {
+    from.setTimeout(IDLE_TIMEOUT_MS, () => from.destroy());
+    from.on('error', () => to.destroy());
+    from.on('close', () => to.destroy());
+    from.pipe(to);
+  }
+}

@@ -1,0 +1,69 @@
+import { appendFile, chmod, mkdir, rm, stat } from 'node:fs/promises';
+import { createServer, type Server } from 'node:http';
+import { join } from 'node:path';
+import {
+  gatewayOf,
+  instanceOf,
+  type LocalCluster,
+  type LocalNode,
+  nodeFolder,
+  nodeRuntime,
+} from './cluster.ts';
+
+const MAX_LOG_LINE = 16 * 1024;
+const MAX_LOG_FILE = 8 << 20;
+
+/**
+ * The metadata endpoint of one node: on a socket that only this node has, so that nobody can ask, or log, in its name.
+ */
+export async function serveMetadata(cluster: LocalCluster, node: LocalNode): Promise<Server> {
+  const folder = nodeRuntime(cluster.uid, node.name);
+  const socket = join(folder, 'metadata.sock');
+  const log = join(nodeFolder(cluster.uid, node.name), 'node.log');
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  await rm(socket, { force: true });
+  const json = (value: unknown) => ({ type: 'application/json', body: JSON.stringify(value) });
+  const answers: Record<string, () => { type: string; body: string }> = {
+    '/self': () => json(instanceOf(cluster, node)),
+    '/peers': () => json(cluster.nodes.map((peer) => instanceOf(cluster, peer))),
+    '/endpoint': () => json(gatewayOf(cluster)),
+    '/initsecrethash': () => ({ type: 'text/plain', body: cluster.initSecretHash }),
+  };
+  const server = createServer(
+    { requestTimeout: 10_000, headersTimeout: 5000, maxHeaderSize: 8192 },
+    (request, response) => {
+      const answer = request.method === 'GET' ? answers[request.url ?? ''] : undefined;
+      if (answer !== undefined) {
+        const { type, body } = answer();
+        response.writeHead(200, { 'content-type': type }).end(body);
+      } else if (request.method === 'POST' && request.url === '/log') {
+        const chunks: Buffer[] = [];
+        let length = 0;
+        request.on('data', (chunk: Buffer) => {
+          length += chunk.length;
+          if (length <= MAX_LOG_LINE) chunks.push(chunk);
+        });
+        request.on('end', () => {
+          // biome-ignore lint/suspicious/noControlCharactersInRegex: they must not reach a terminal that shows the log
+          const line = Buffer.concat(chunks)
+            .toString('utf8')
+            .replace(/[\x00-\x08\x0a-\x1f\x7f]/g, ' ');
+          void appendBounded(log, `${line}\n`).finally(() =>
+            response.writeHead(length > MAX_LOG_LINE ? 413 : 200).end(),
+          );
+        });
+      } else {
+        response.writeHead(404).end();
+      }
+    },
+  );
+  server.maxConnections = 64;
+  await new Promise<void>((resolve, reject) => server.once('error', reject).listen(socket, resolve));
+  await chmod(socket, 0o600);
+  return server;
+}
+
+async function appendBounded(path: string, line: string): Promise<void> {
+  const size = (await stat(path).catch(() => undefined))?.size ?? 0;
+  if (size < MAX_LOG_FILE) await appendFile(path, line, { mode: 0o600 });
+}
