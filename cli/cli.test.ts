@@ -8,7 +8,7 @@ import { type TestContext, test } from 'node:test';
 
 const ASTERISM = join(import.meta.dirname, '../asterism');
 
-export function asterism(args: readonly string[], cwd: string) {
+function asterism(args: readonly string[], cwd: string) {
   const { status, stdout, stderr } = spawnSync(ASTERISM, args, {
     cwd,
     encoding: 'utf8',
@@ -94,4 +94,131 @@ test('--debug shows the stack', async (t) => {
   await writeFile(join(cwd, 'asterism-conf.yaml'), 'mine');
   const { stderr } = asterism(['config', 'generate', 'local', '--debug'], cwd);
   assert.match(stderr, /\n\s+at /);
+});
+
+const vector = {
+  key: Buffer.from(Array.from({ length: 32 }, (_, i) => i)).toString('base64'),
+  salt: Buffer.from(Array.from({ length: 32 }, (_, i) => i + 32)).toString('base64'),
+};
+const MEASUREMENT_SECRET = 'ea7fedd14f5a29b1b8545592fc20bfdae06918e4ff447b1a0b8e4f3356005bda';
+
+test('keys derive prints the vector, in hexadecimal alone or as JSON', async (t) => {
+  const cwd = await folder(t);
+  await writeFile(join(cwd, 'secret.json'), JSON.stringify(vector));
+  const args = ['keys', 'derive', '--master-secret', 'secret.json', '--data-key-id', 'measurementSecret'];
+  assert.deepEqual(asterism(args, cwd), { status: 0, stdout: `${MEASUREMENT_SECRET}\n`, stderr: '' });
+  assert.equal(JSON.parse(asterism([...args, '-o', 'json'], cwd).stdout).key, MEASUREMENT_SECRET);
+  const short = asterism([...args, '--length', '16'], cwd).stdout.trim();
+  assert.equal(short, MEASUREMENT_SECRET.slice(0, 32));
+});
+
+test('keys derive takes a disk UUID in either case', async (t) => {
+  const cwd = await folder(t);
+  await writeFile(join(cwd, 'secret.json'), JSON.stringify(vector));
+  const derive = (id: string) =>
+    asterism(['keys', 'derive', '--master-secret', 'secret.json', '--data-key-id', id], cwd).stdout;
+  const id = 'ABCDEF01-2345-6789-abcd-ef0123456789';
+  assert.equal(derive(id), derive(id.toLowerCase()));
+  assert.match(derive(id), /^[0-9a-f]{64}\n$/);
+});
+
+for (const [what, args, secret] of [
+  ['a file that is missing', ['--data-key-id', 'x'], undefined],
+  ['no id', [], JSON.stringify(vector)],
+  ['an empty id', ['--data-key-id', ''], JSON.stringify(vector)],
+  ['an id with its prefix', ['--data-key-id', 'key-x'], JSON.stringify(vector)],
+  ['an id with a line break', ['--data-key-id', 'a\nb'], JSON.stringify(vector)],
+  ['length 0', ['--data-key-id', 'x', '--length', '0'], JSON.stringify(vector)],
+  ['more than HKDF gives', ['--data-key-id', 'x', '--length', '8161'], JSON.stringify(vector)],
+  ['half a secret', ['--data-key-id', 'x'], JSON.stringify({ key: vector.key })],
+  ['a short key', ['--data-key-id', 'x'], JSON.stringify({ ...vector, key: 'AAAA' })],
+] as const) {
+  test(`keys derive with ${what} exits with 1, prints no key and quotes no secret`, async (t) => {
+    const cwd = await folder(t);
+    if (secret !== undefined) await writeFile(join(cwd, 'secret.json'), secret);
+    const { status, stdout, stderr } = asterism(
+      ['keys', 'derive', '--master-secret', 'secret.json', ...args],
+      cwd,
+    );
+    assert.equal(status, 1);
+    assert.equal(stdout, '');
+    assert.ok(!stderr.includes(vector.key.slice(0, 12)));
+  });
+}
+
+for (const command of [['create'], ['init'], ['verify'], ['recover'], ['status'], ['terminate', '--yes']]) {
+  test(`asterism ${command[0]} in an empty folder exits with 1 and says what to run first`, async (t) => {
+    const { status, stdout, stderr } = asterism(command, await folder(t));
+    assert.equal(status, 1);
+    assert.equal(stdout, '');
+    assert.match(stderr, /asterism (config generate local|create)/);
+  });
+}
+
+test('an unknown key in the configuration is an error of every command that reads it', async (t) => {
+  const cwd = await folder(t);
+  asterism(['config', 'generate', 'local'], cwd);
+  const path = join(cwd, 'asterism-conf.yaml');
+  await writeFile(path, (await readFile(path, 'utf8')).replace('workerNodes:', 'workerNode:'));
+  for (const command of ['create', 'verify']) {
+    const { status, stderr } = asterism([command], cwd);
+    assert.equal(status, 1);
+    assert.match(stderr, /provider\.local\.workerNode: unknown key; did you mean 'workerNodes'\?/);
+  }
+});
+
+/** A configuration that could be used, and a state of an initialised cluster whose node is nowhere. */
+async function initialised(cwd: string): Promise<void> {
+  const expected = '11'.repeat(32);
+  asterism(['config', 'generate', 'local'], cwd);
+  const path = join(cwd, 'asterism-conf.yaml');
+  const text = (await readFile(path, 'utf8'))
+    .replace('image: ""', 'image: sha256:aa')
+    .replace(
+      '    measurements:\n',
+      `    measurements:\n      4: {expected: "${expected}", warnOnly: false}\n`,
+    );
+  await writeFile(path, text);
+  const state = {
+    schema: 1,
+    name: 'asterism',
+    uid: '00000001',
+    provider: 'local',
+    phase: 'initialized',
+    kubernetesVersion: 'v1.37.2',
+    image: 'sha256:aa',
+    endpoint: '127.99.99.1',
+    nodes: [{ name: 'cp-0', role: 'ControlPlane', address: '127.99.99.1' }],
+    initSecret: 'c2VjcmV0',
+    clusterId: 'ab'.repeat(32),
+  };
+  await writeFile(join(cwd, 'asterism-state.json'), JSON.stringify(state));
+}
+
+test('verify of nodes that do not answer exits with 4 and still tells about each', async (t) => {
+  const cwd = await folder(t);
+  await initialised(cwd);
+  const { status, stdout } = asterism(['verify', '-o', 'json'], cwd);
+  assert.equal(status, 4);
+  const result = JSON.parse(stdout);
+  assert.equal(result.outcome, 'failed');
+  assert.equal(result.nodes[0].outcome, 'unreachable');
+});
+
+test('recover where nobody asks exits with 4', async (t) => {
+  const cwd = await folder(t);
+  await initialised(cwd);
+  await writeFile(join(cwd, 'asterism-mastersecret.json'), JSON.stringify(vector));
+  const { status, stderr } = asterism(['recover', '--timeout', '1'], cwd);
+  assert.equal(status, 4);
+  assert.match(stderr, /No control-plane node/);
+});
+
+test('terminate asks, and without a terminal wants --yes', async (t) => {
+  const cwd = await folder(t);
+  await initialised(cwd);
+  const { status, stderr } = asterism(['terminate'], cwd);
+  assert.equal(status, 1);
+  assert.match(stderr, /--yes/);
+  await stat(join(cwd, 'asterism-state.json'));
 });

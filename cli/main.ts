@@ -3,7 +3,7 @@ import { EXIT, exitCodeOf } from './exit-codes.ts';
 import { describeError } from './output.ts';
 import { buildProgram } from './program.ts';
 
-const program = buildProgram();
+const program = buildProgram(async () => (await import('./wiring.ts')).parts());
 // Commander would end the process by itself, before buffered output is out.
 const strict = (command: typeof program): void => {
   command.exitOverride();

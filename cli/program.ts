@@ -1,9 +1,21 @@
 import { Command, Option } from 'commander';
+import { componentsCommand } from './commands/components.ts';
 import { configCommand } from './commands/config.ts';
+import { createCommand } from './commands/create.ts';
+import { imageCommand } from './commands/image.ts';
+import { initCommand } from './commands/init.ts';
+import { keysCommand } from './commands/keys.ts';
+import { localCommand } from './commands/local.ts';
+import { miniCommand } from './commands/mini.ts';
+import { recoverCommand } from './commands/recover.ts';
+import { statusCommand } from './commands/status.ts';
+import { terminateCommand } from './commands/terminate.ts';
+import { verifyCommand } from './commands/verify.ts';
 import { versionCommand } from './commands/version.ts';
+import type { LoadParts } from './parts.ts';
 
 /** The whole command line. Commands load what they need when they run, so that help is quick. */
-export function buildProgram(): Command {
+export function buildProgram(load: LoadParts): Command {
   const program = new Command('asterism')
     .description('Confidential Kubernetes: clusters made of machines that prove what they booted.')
     .option('--workspace <dir>', "folder with the cluster's files", '.')
@@ -18,7 +30,21 @@ export function buildProgram(): Command {
       `
 Exit codes: 0 done, 1 usage or failure, 2 evidence false, 3 policy not met, 4 not reachable.`,
     );
-  for (const command of [configCommand(), versionCommand()]) {
+  for (const command of [
+    miniCommand(load),
+    configCommand(load),
+    createCommand(load),
+    initCommand(load),
+    statusCommand(load),
+    verifyCommand(load),
+    recoverCommand(load),
+    terminateCommand(load),
+    keysCommand(),
+    componentsCommand(load),
+    imageCommand(load),
+    localCommand(load),
+    versionCommand(),
+  ]) {
     program.addCommand(command.copyInheritedSettings(program));
   }
   return program;

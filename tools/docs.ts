@@ -73,7 +73,11 @@ const walk = (command: Command): void => {
   pages.set(fileOf(command), page(command));
   for (const child of command.commands) walk(child as Command);
 };
-walk(buildProgram());
+walk(
+  buildProgram(() => {
+    throw new Error('the reference is made without running a command');
+  }),
+);
 
 const present = (() => {
   try {

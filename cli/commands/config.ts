@@ -3,6 +3,7 @@ import { renderClusterConfig } from '@asterism/config/template';
 import { Command, InvalidArgumentError } from 'commander';
 import { contextOf } from '../context.ts';
 import { integer } from '../options.ts';
+import type { LoadParts } from '../parts.ts';
 
 interface GenerateOptions {
   readonly file: string;
@@ -12,7 +13,7 @@ interface GenerateOptions {
   readonly workerNodes: number;
 }
 
-export function configCommand(): Command {
+export function configCommand(load: LoadParts): Command {
   const config = new Command('config').description('Make the configuration file of a cluster.');
   const generate = new Command('generate').description(
     'Write a commented configuration. It never overwrites a file, unless --force is given.',
@@ -25,18 +26,19 @@ export function configCommand(): Command {
       .option('-k, --kubernetes <version>', 'Kubernetes version of the catalogue', 'v1.37.2')
       .option('-c, --control-plane-nodes <n>', 'control-plane nodes', integer(1, 9), 1)
       .option('-w, --worker-nodes <n>', 'worker nodes', integer(0, 50), 1)
-      .action(generateLocal),
+      .action((options: GenerateOptions, command: Command) => generateLocal(options, command, load)),
   );
   return config.addCommand(generate);
 }
 
-async function generateLocal(options: GenerateOptions, command: Command): Promise<void> {
+async function generateLocal(options: GenerateOptions, command: Command, load: LoadParts): Promise<void> {
   const { workspace, out, force } = contextOf(command);
+  const image = await (await load()).images.built();
   const text = renderClusterConfig({
     version: 'v1',
     name: options.name,
     kubernetesVersion: options.kubernetes,
-    image: '',
+    image: image?.reference ?? '',
     provider: {
       local: {
         controlPlaneNodes: options.controlPlaneNodes,
@@ -44,7 +46,7 @@ async function generateLocal(options: GenerateOptions, command: Command): Promis
         stateDiskMiB: 256,
       },
     },
-    attestation: { qemuVtpm: { acceptUnauthenticatedTpm: true, measurements: {} } },
+    attestation: { qemuVtpm: { acceptUnauthenticatedTpm: true, measurements: image?.measurements ?? {} } },
     kms: { type: 'cluster' },
   });
   if (options.file === '-') {
@@ -53,7 +55,11 @@ async function generateLocal(options: GenerateOptions, command: Command): Promis
   }
   await workspace.create(options.file, text, { overwrite: force });
   const path = workspace.path(options.file);
-  out.result({ file: path }, `${path} written`);
+  const next =
+    image === undefined
+      ? '\nThe node image is not built yet: run `asterism image build`, then `asterism image measurements --write-config`'
+      : '';
+  out.result({ file: path, image: image?.reference ?? null }, `${path} written${next}`);
 }
 
 function parseName(text: string): string {

@@ -1,15 +1,8 @@
-import { zero } from '@asterism/bytes/bytes';
-import type { ClusterState } from '@asterism/config/state';
 import { KUBECONFIG_FILE } from '@asterism/config/workspace';
-import { clusterId, deriveKey, MEASUREMENT_SECRET_ID } from '@asterism/crypto/derive';
-import { NO_STORE_URI, renderClusterKmsUri } from '@asterism/kms/cluster-uri';
 import { Command } from 'commander';
-import { type Context, contextOf } from '../context.ts';
-import { type InitParts, initCluster } from '../flows/init-cluster.ts';
-import type { LoadParts, Parts } from '../parts.ts';
-
-/** A created machine needs this long at most to boot and listen. */
-const PATIENCE_MS = 5 * 60_000;
+import { contextOf } from '../context.ts';
+import { runInit } from '../flows/run-init.ts';
+import type { LoadParts } from '../parts.ts';
 
 export function initCommand(load: LoadParts): Command {
   return new Command('init')
@@ -29,56 +22,4 @@ It may be stopped or fail at any point: run it again and it goes on where it was
         `cluster ${state.clusterId} is initialised; kubeconfig: ${path}\nsee the other nodes join with: asterism status`,
       );
     });
-}
-
-/** Init with its phases shown. */
-export async function runInit(
-  { workspace, progress, out, signal }: Context,
-  parts: Parts,
-  masterSecretFile: string | undefined,
-): Promise<ClusterState> {
-  const config = await workspace.config();
-  const initParts: InitParts = {
-    async clusterIdOf(secret, salt) {
-      const measurementSecret = deriveKey(secret.key, secret.salt, MEASUREMENT_SECRET_ID, 32);
-      try {
-        return clusterId(measurementSecret, salt);
-      } finally {
-        zero(measurementSecret);
-      }
-    },
-    kmsUri: renderClusterKmsUri,
-    storageUri: () => NO_STORE_URI,
-    verifier: (given) => parts.verifier(given, undefined),
-    components: async (state) => [...(await parts.components.forNodes(state))],
-  };
-  return await progress.phase('init', async (detail) => {
-    const started = new Map<string, number>();
-    return await initCluster(
-      {
-        workspace,
-        config,
-        masterSecretFile,
-        patienceMs: PATIENCE_MS,
-        signal,
-        onPeer: (verdict) => {
-          for (const check of verdict?.checks ?? []) {
-            if (check.outcome === 'warning') out.warn(`${check.name}: ${check.detail}`);
-          }
-          detail('the first node is verified');
-        },
-        onProgress: ({ phase, state, number, total }) => {
-          if (state === 'started') {
-            started.set(phase, performance.now());
-            detail(`${phase} (${number} of ${total})`);
-          } else if (state === 'done') {
-            progress.part(`init ${phase}`, performance.now() - (started.get(phase) ?? performance.now()));
-          }
-        },
-        onLog: (line) => detail(line),
-        onRetry: (why) => detail(`waiting for the first node: ${why}`),
-      },
-      initParts,
-    );
-  });
 }

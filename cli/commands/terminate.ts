@@ -1,9 +1,9 @@
 import { createInterface } from 'node:readline/promises';
 import { AsterismError } from '@asterism/errors/errors';
 import { Command } from 'commander';
-import { type Context, contextOf } from '../context.ts';
+import { contextOf } from '../context.ts';
 import { terminateCluster } from '../flows/terminate-cluster.ts';
-import type { LoadParts, Parts } from '../parts.ts';
+import type { LoadParts } from '../parts.ts';
 
 export function terminateCommand(load: LoadParts): Command {
   return new Command('terminate')
@@ -22,15 +22,9 @@ The state file and the kubeconfig are removed; the configuration and the master 
         context.out.note('aborted; nothing was changed');
         return;
       }
-      await runTerminate(context, await load());
+      await terminateCluster(context, await load().then((parts) => parts.machines));
       context.out.result({ terminated: `${state.name}-${state.uid}` }, `cluster ${state.name} is removed`);
     });
-}
-
-export async function runTerminate({ workspace, progress, signal }: Context, parts: Parts): Promise<void> {
-  await progress.phase('terminate', (onDetail) =>
-    terminateCluster(workspace, parts.machines, { signal, onDetail }),
-  );
 }
 
 /** Asks a person. @throws AsterismError (ERR_CONFIRM) where there is none to ask */

@@ -1,21 +1,8 @@
-import { createHash } from 'node:crypto';
+import { CLUSTER_ID_PCR, clusterIdPcr } from '@asterism/attestation/cluster-id';
 import type { Verdict, Verifier } from '@asterism/attestation/types';
-import { concat, equal, isZero } from '@asterism/bytes/bytes';
+import { equal, isZero } from '@asterism/bytes/bytes';
 import { toHex } from '@asterism/bytes/encoding';
 import { type Check, PolicyError } from '@asterism/errors/errors';
-
-/** The PCR that tells which cluster a node belongs to: zero before it joins one. */
-export const IDENTITY_PCR = 15;
-
-/** SHA-256 PCR 15 (32 bytes) of a node of the cluster: its zero value extended with the SHA-256 of the cluster id. */
-export function identityPcr(clusterId: Uint8Array): Uint8Array {
-  const digest = createHash('sha256').update(clusterId).digest();
-  return new Uint8Array(
-    createHash('sha256')
-      .update(concat(new Uint8Array(32), digest))
-      .digest(),
-  );
-}
 
 /**
  * A verifier for the node that `init` talks to. Where an earlier init got as far as marking the node, PCR 15 holds
@@ -24,14 +11,14 @@ export function identityPcr(clusterId: Uint8Array): Uint8Array {
  *
  * @param inner judges everything but PCR 15
  */
-export function unmarkedOrMember(inner: Verifier, clusterId: Uint8Array): Verifier {
-  const member = identityPcr(clusterId);
+export async function unmarkedOrMember(inner: Verifier, clusterId: Uint8Array): Promise<Verifier> {
+  const member = await clusterIdPcr(clusterId);
   return {
     variant: inner.variant,
     oid: inner.oid,
     async verify(document, nonce, signal): Promise<Verdict> {
       const verdict = await inner.verify(document, nonce, signal);
-      const found = verdict.pcrs.get(IDENTITY_PCR);
+      const found = verdict.pcrs.get(CLUSTER_ID_PCR);
       const check = judge(found, member);
       const checks = [...verdict.checks, check];
       if (check.outcome === 'failed') {
@@ -48,7 +35,7 @@ export function unmarkedOrMember(inner: Verifier, clusterId: Uint8Array): Verifi
 }
 
 function judge(found: Uint8Array | undefined, member: Uint8Array): Check {
-  const name = `pcr-${IDENTITY_PCR}`;
+  const name = `pcr-${CLUSTER_ID_PCR}`;
   if (found === undefined) return { name, outcome: 'failed', detail: 'PCR 15 is not in the quote' };
   if (isZero(found)) return { name, outcome: 'passed', detail: 'zero: the node belongs to no cluster yet' };
   if (equal(found, member)) {

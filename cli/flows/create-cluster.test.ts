@@ -8,6 +8,7 @@ import type { ClusterConfig } from '@asterism/config/cluster-config';
 import { Workspace } from '@asterism/config/workspace';
 import { compare } from 'bcryptjs';
 import type { Machines, MachinesSpec } from '../machines.ts';
+import { Progress } from '../progress.ts';
 import { createCluster } from './create-cluster.ts';
 import { terminateCluster } from './terminate-cluster.ts';
 
@@ -21,6 +22,13 @@ const config: ClusterConfig = {
   kms: { type: 'cluster' },
 };
 const options = { signal: new AbortController().signal, onDetail: () => {} };
+
+const silent = { isTTY: false, write: () => true } as unknown as NodeJS.WriteStream;
+const context = (ws: Workspace) => ({
+  workspace: ws,
+  progress: new Progress(silent),
+  signal: options.signal,
+});
 
 async function workspace(t: TestContext): Promise<Workspace> {
   const folder = await mkdtemp(join(tmpdir(), 'asterism-create-'));
@@ -100,11 +108,10 @@ test('where removing fails too, the state stays so that terminate can try again'
   assert.equal((await ws.requireState()).phase, 'creating');
   const second = fakeMachines();
   await assert.rejects(createCluster(ws, config, second.machines, options), { code: 'ERR_CLUSTER_EXISTS' });
-  await terminateCluster(
-    ws,
-    { ...second.machines, destroy: async ({ uid }) => void made.delete(uid) },
-    options,
-  );
+  await terminateCluster(context(ws), {
+    ...second.machines,
+    destroy: async ({ uid }) => void made.delete(uid),
+  });
   assert.equal(made.size, 0);
 });
 
@@ -123,7 +130,7 @@ test('terminate keeps configuration and master secret, and removes the rest', as
   for (const name of ['asterism-conf.yaml', 'asterism-mastersecret.json', 'asterism-admin.conf']) {
     await writeFile(ws.path(name), name);
   }
-  await terminateCluster(ws, machines, options);
+  await terminateCluster(context(ws), machines);
   assert.equal(made.size, 0);
   assert.deepEqual((await readdir(ws.folder)).sort(), ['asterism-conf.yaml', 'asterism-mastersecret.json']);
   assert.equal(await readFile(ws.path('asterism-mastersecret.json'), 'utf8'), 'asterism-mastersecret.json');
@@ -134,8 +141,8 @@ test('a terminate that fails can be repeated', async (t) => {
   const { machines } = fakeMachines();
   await createCluster(ws, config, machines, options);
   const failing = fakeMachines({ destroy: new Error('busy') });
-  await assert.rejects(terminateCluster(ws, failing.machines, options), /busy/);
+  await assert.rejects(terminateCluster(context(ws), failing.machines), /busy/);
   assert.equal((await ws.requireState()).phase, 'terminating');
-  await terminateCluster(ws, machines, options);
-  await assert.rejects(terminateCluster(ws, machines, options), { code: 'ERR_NO_CLUSTER' });
+  await terminateCluster(context(ws), machines);
+  await assert.rejects(terminateCluster(context(ws), machines), { code: 'ERR_NO_CLUSTER' });
 });

@@ -5,6 +5,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { clusterIdPcr } from '@asterism/attestation/cluster-id';
 import type { Verifier } from '@asterism/attestation/types';
 import { fromUtf8, toBase64, toHex, toUtf8 } from '@asterism/bytes/encoding';
 import type { ClusterConfig } from '@asterism/config/cluster-config';
@@ -15,7 +16,6 @@ import { AtlsGrpcServer } from '@asterism/rpc/atls-server';
 import { API, type InitRequest } from '@asterism/rpc/gen/init_pb';
 import { StatusError } from '@asterism/rpc/status';
 import { fakeIssuer, fakeVerifier } from '@asterism/testkit/fake-attestation';
-import { identityPcr } from './cluster-identity.ts';
 import { BOOTSTRAPPER_PORT, type InitParts, initCluster } from './init-cluster.ts';
 
 const config: ClusterConfig = {
@@ -37,11 +37,11 @@ const config: ClusterConfig = {
 const clusterIdOf: InitParts['clusterIdOf'] = async (secret, salt) =>
   new Uint8Array(createHash('sha256').update(secret.key).update(secret.salt).update(salt).digest());
 
-function parts(pcr15: () => Uint8Array = () => new Uint8Array(32)): InitParts {
+function parts(pcr15: () => Promise<Uint8Array> = async () => new Uint8Array(32)): InitParts {
   const fake = fakeVerifier();
   const verifier: Verifier = {
     ...fake,
-    verify: async (...args) => ({ ...(await fake.verify(...args)), pcrs: new Map([[15, pcr15()]]) }),
+    verify: async (...args) => ({ ...(await fake.verify(...args)), pcrs: new Map([[15, await pcr15()]]) }),
   };
   return {
     clusterIdOf,
@@ -141,7 +141,7 @@ test('an init that failed goes on with the same salt, secret and id, at a node t
   await assert.rejects(initCluster(input, parts()), { code: 'ERR_PHASE' });
   const done = await initCluster(
     input,
-    parts(() => identityPcr(id)),
+    parts(() => clusterIdPcr(id)),
   );
   assert.equal(done.clusterId, toHex(id));
   assert.deepEqual(requests[0]!.measurementSalt, requests[1]!.measurementSalt);
@@ -153,7 +153,7 @@ test('an initialised node of another cluster gets no secret', async (t) => {
   await assert.rejects(
     initCluster(
       input,
-      parts(() => identityPcr(new Uint8Array(32))),
+      parts(() => clusterIdPcr(new Uint8Array(32))),
     ),
     {
       code: 'ERR_FOREIGN_CLUSTER',

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { CLUSTER_ID_PCR } from '@asterism/attestation/cluster-id';
 import type { Verifier } from '@asterism/attestation/types';
 import { equal } from '@asterism/bytes/bytes';
 import { fromBase64, fromHex, fromUtf8, toBase64, toHex } from '@asterism/bytes/encoding';
@@ -9,7 +10,7 @@ import { KUBECONFIG_FILE, type Workspace, WorkspaceError } from '@asterism/confi
 import { AsterismError, VerificationError } from '@asterism/errors/errors';
 import type { InitRequestSchema } from '@asterism/rpc/gen/init_pb';
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import { IDENTITY_PCR, unmarkedOrMember } from './cluster-identity.ts';
+import { unmarkedOrMember } from './cluster-identity.ts';
 import { type InitPlan, initialize } from './initialize.ts';
 
 export const BOOTSTRAPPER_PORT = 9000;
@@ -61,7 +62,7 @@ export async function initCluster(input: InitInput, parts: InitParts): Promise<C
     ...input,
     host: prepared.endpoint,
     port: BOOTSTRAPPER_PORT,
-    verifier: unmarkedOrMember(parts.verifier(config), clusterId),
+    verifier: await unmarkedOrMember(parts.verifier(config), clusterId),
     request: {
       kmsUri: parts.kmsUri(secret),
       storageUri: parts.storageUri(),
@@ -147,7 +148,7 @@ async function prepare(
 function joinMeasurements(config: ClusterConfig): Uint8Array {
   const measurements = {
     ...config.attestation.qemuVtpm.measurements,
-    [IDENTITY_PCR]: { expected: '00'.repeat(32), warnOnly: false },
+    [CLUSTER_ID_PCR]: { expected: '00'.repeat(32), warnOnly: false },
   };
   return new TextEncoder().encode(JSON.stringify(measurements));
 }

@@ -44,9 +44,13 @@ export async function kubernetesNodes(kubeconfig: string, signal: AbortSignal): 
         cause,
       });
     }
-    throw new UnreachableError(`${server} does not answer; are the machines running? See: asterism status`, {
-      cause,
-    });
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new UnreachableError(
+      `${server} does not answer (${why}); are the machines running? See: asterism status`,
+      {
+        cause,
+      },
+    );
   }
 }
 

@@ -1,19 +1,19 @@
 import { STATE_FILE } from '@asterism/config/state';
-import { KUBECONFIG_FILE, type Workspace } from '@asterism/config/workspace';
-import type { Machines, Options } from '../machines.ts';
+import { KUBECONFIG_FILE } from '@asterism/config/workspace';
+import type { Context } from '../context.ts';
+import type { Machines } from '../machines.ts';
 
 /**
  * Removes a cluster with everything on its disks, its kubeconfig and its state file. The configuration and the
  * master secret stay: the secret may be needed to read a copy of a disk.
  */
 export async function terminateCluster(
-  workspace: Workspace,
+  { workspace, progress, signal }: Pick<Context, 'workspace' | 'progress' | 'signal'>,
   machines: Machines,
-  options: Options,
 ): Promise<void> {
   const state = await workspace.requireState();
   await workspace.writeState({ ...state, phase: 'terminating' });
-  await machines.destroy(state, options);
+  await progress.phase('terminate', (onDetail) => machines.destroy(state, { signal, onDetail }));
   await workspace.remove(KUBECONFIG_FILE);
   await workspace.remove(STATE_FILE);
 }
