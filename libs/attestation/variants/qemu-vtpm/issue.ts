@@ -1,8 +1,10 @@
 import { readFile } from 'node:fs/promises';
+import { concat, equal } from '@asterism/bytes/bytes';
 import { toBase64, toUtf8 } from '@asterism/bytes/encoding';
 import { AsterismError } from '@asterism/errors/errors';
 import { provideAk } from '@asterism/tpm/ak';
 import { AK_HANDLE, Alg } from '@asterism/tpm/constants';
+import { parseQuoteAttest } from '@asterism/tpm/structures';
 import type { AkType } from '@asterism/tpm/template';
 import { withTpm } from '@asterism/tpm/with-tpm';
 import type { Issuer } from '../../types.ts';
@@ -24,6 +26,9 @@ export interface QemuVtpmIssuerOptions {
 
 const ALL_PCRS = Array.from({ length: 24 }, (_, i) => i);
 const ATTEMPTS = 3;
+
+const sha256 = async (...parts: Uint8Array[]): Promise<Uint8Array> =>
+  new Uint8Array(await crypto.subtle.digest('SHA-256', new Uint8Array(concat(...parts))));
 
 /** Issues documents with one quote over all SHA-256 PCRs. */
 export function createQemuVtpmIssuer(options: QemuVtpmIssuerOptions): Issuer {
@@ -60,18 +65,16 @@ async function issueDocument(
   const selection = [{ hash: Alg.SHA256, pcrs: ALL_PCRS }];
   const { ak, quote, pcrs } = await withTpm(options.tpmAddress, async (tpm) => {
     const ak = await provideAk(tpm, options.akType ?? 'ecc-p256');
-    // Values and quote are two commands: an extend in between makes them differ, so the values are read again after.
-    for (let attempt = 1; ; attempt++) {
+    // Values and quote are several commands: where an extend falls between them, both are taken again.
+    for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
       signal?.throwIfAborted();
-      const before = await tpm.readPcrs(ALL_PCRS);
+      const pcrs = await tpm.readPcrs(ALL_PCRS);
       const quote = await tpm.quote(AK_HANDLE, extraData, selection);
-      const after = await tpm.readPcrs(ALL_PCRS);
-      if (ALL_PCRS.every((pcr) => toBase64(before.get(pcr)!) === toBase64(after.get(pcr)!))) {
-        return { ak, quote, pcrs: before };
-      }
-      if (attempt === ATTEMPTS)
-        throw new AsterismError('ERR_PCRS_CHANGING', 'PCRs keep changing while they are quoted');
+      const { pcrDigest } = parseQuoteAttest(quote.attest);
+      if (equal(await sha256(...ALL_PCRS.map((pcr) => pcrs.get(pcr)!)), pcrDigest))
+        return { ak, quote, pcrs };
     }
+    throw new AsterismError('ERR_PCRS_CHANGING', 'PCRs keep changing while they are quoted');
   });
   const document = toUtf8(
     JSON.stringify({

@@ -1,4 +1,5 @@
 import { fromBase64, fromUtf8 } from '@asterism/bytes/encoding';
+import { parseJson } from '@asterism/bytes/json';
 import { ParseError } from '@asterism/errors/errors';
 
 /** Largest document taken: what fits a TLS certificate message of every peer. */
@@ -27,21 +28,14 @@ export interface VtpmDocument {
 
 /**
  * Decodes the JSON document: keys as Go's encoding/json writes them, byte strings in standard base64. Fields that are
- * known but not used here (ak_cert, canonical_event_log, ...) may be there; unknown ones may not.
+ * known but not used here (ak_cert, canonical_event_log, ...) may be there; unknown and doubled ones may not.
  *
  * @throws ParseError
  */
 export function parseDocument(bytes: Uint8Array): VtpmDocument {
   if (bytes.length > MAX_DOCUMENT_BYTES)
     throw new ParseError(`attestation document of ${bytes.length} bytes`);
-  let json: unknown;
-  const text = fromUtf8(bytes);
-  try {
-    json = JSON.parse(text);
-  } catch (cause) {
-    throw new ParseError('the attestation document is not JSON', { cause });
-  }
-  const top = object(json, 'document', ['Attestation', 'InstanceInfo', 'UserData']);
+  const top = object(parseJson(fromUtf8(bytes)), 'document', ['Attestation', 'InstanceInfo', 'UserData']);
   const attestation = object(top.Attestation, 'Attestation', [
     'ak_pub',
     'quotes',

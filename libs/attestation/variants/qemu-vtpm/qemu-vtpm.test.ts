@@ -1,15 +1,17 @@
 import assert from 'node:assert/strict';
-import { createHash, createPrivateKey, generateKeyPairSync, randomBytes, sign } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { mkdtemp, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { fromBase64, fromBase64Url, fromUtf8, toBase64, toUtf8 } from '@asterism/bytes/encoding';
+import { concat } from '@asterism/bytes/bytes';
+import { fromBase64, fromUtf8, toBase64, toUtf8 } from '@asterism/bytes/encoding';
 import { ParseError, PolicyError, VerificationError } from '@asterism/errors/errors';
 import { writeEventLog } from '@asterism/eventlog/write';
+import { type Forgery, ForgingTpm } from '@asterism/testkit/forged-quote';
 import { type Swtpm, startSwtpm } from '@asterism/testkit/swtpm';
-import { Alg, Curve } from '@asterism/tpm/constants';
-import { encodePublicArea, parsePublicArea } from '@asterism/tpm/structures';
+import { Alg, ObjectAttribute } from '@asterism/tpm/constants';
+import { parsePublicArea } from '@asterism/tpm/structures';
 import { AK_ATTRIBUTES } from '@asterism/tpm/template';
 import { withTpm } from '@asterism/tpm/with-tpm';
 import { clusterIdPcr } from '../../cluster-id.ts';
@@ -21,6 +23,7 @@ import { QemuVtpmVerifier } from './verifier.ts';
 // biome-ignore lint/suspicious/noExplicitAny: documents are taken apart and put together wrongly
 type Json = any;
 const digest = (text: string) => new Uint8Array(createHash('sha256').update(text).digest());
+const select = (...pcrs: number[]) => ({ hash: Alg.SHA256, pcrs });
 const userData = digest('key');
 const nonce = new Uint8Array(randomBytes(32));
 
@@ -29,13 +32,14 @@ describe('qemu-vtpm', () => {
   let issuer: Issuer;
   let good: Uint8Array;
   let measurements: Measurements;
+  let pcrs: ReadonlyMap<number, Uint8Array>;
   let verifier: QemuVtpmVerifier;
 
   before(async () => {
     swtpm = await startSwtpm('sha256,sha384');
     const log = join(await mkdtemp(join(tmpdir(), 'asterism-att-')), 'log');
     await writeFile(log, writeEventLog([{ pcr: 4, digest: digest('boot'), description: 'boot' }]));
-    const pcrs = await withTpm(swtpm.address, async (tpm) => {
+    pcrs = await withTpm(swtpm.address, async (tpm) => {
       await tpm.extendPcr(4, digest('boot'));
       return tpm.readPcrs([4, 8, 9, 11, 12, 13, 15]);
     });
@@ -151,44 +155,60 @@ describe('qemu-vtpm', () => {
     assert.equal((await verifier.verify(both, nonce)).pcrs.get(4)!.length, 32);
   });
 
-  it('refuses a key that would sign anything, although its signature holds', async () => {
-    const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
-    const jwk = publicKey.export({ format: 'jwk' });
-    const bytes = (text: string) => fromBase64Url(text.padEnd(44, '='));
-    const area = (attributes: number) =>
-      toBase64(
-        encodePublicArea({
-          nameAlg: Alg.SHA256,
-          attributes,
-          authPolicy: new Uint8Array(),
-          scheme: Alg.ECDSA,
-          schemeHash: Alg.SHA256,
-          key: { type: 'ecc', curve: Curve.NIST_P256, x: bytes(jwk.x!), y: bytes(jwk.y!) },
-        }),
-      );
-    const attest = fromBase64(JSON.parse(fromUtf8(good)).Attestation.quotes[0].quote);
-    const raw = sign('sha256', attest, {
-      key: createPrivateKey(privateKey.export({ type: 'pkcs8', format: 'pem' })),
-      dsaEncoding: 'ieee-p1363',
-    });
-    const signature = toBase64(
-      Uint8Array.of(0, 0x18, 0, 0x0b, 0, 32, ...raw.subarray(0, 32), 0, 32, ...raw.subarray(32)),
-    );
-    const forged = (attributes: number) =>
-      changed((d) => {
-        d.Attestation.ak_pub = area(attributes);
-        d.Attestation.quotes[0].raw_sig = signature;
-      });
-    await refused(forged(AK_ATTRIBUTES & ~(1 << 16)), 'ERR_AK_ATTRIBUTES');
-    await refused(forged(AK_ATTRIBUTES & ~(1 << 1)), 'ERR_AK_ATTRIBUTES');
-    // What this variant can't tell: software that claims to be a TPM. The verdict says so, and a key list stops it.
-    const verdict = await verifier.verify(forged(AK_ATTRIBUTES), nonce);
+  it('refuses keys that are no restricted signing keys of a TPM, although their signature holds', async () => {
+    for (const [attribute, set] of [
+      [ObjectAttribute.RESTRICTED, false],
+      [ObjectAttribute.FIXED_TPM, false],
+      [ObjectAttribute.FIXED_PARENT, false],
+      [ObjectAttribute.SENSITIVE_DATA_ORIGIN, false],
+      [ObjectAttribute.SIGN, false],
+      [ObjectAttribute.DECRYPT, true],
+    ] as const) {
+      const attributes = set ? AK_ATTRIBUTES | attribute : AK_ATTRIBUTES & ~attribute;
+      await refused(new ForgingTpm(attributes).document(userData, nonce, pcrs), 'ERR_AK_ATTRIBUTES');
+    }
+  });
+
+  it('takes keys as v2.6 makes them, which are not exempt from dictionary-attack protection', async () => {
+    const own = new ForgingTpm(AK_ATTRIBUTES & ~ObjectAttribute.NO_DA);
+    await verifier.verify(own.document(userData, nonce, pcrs), nonce);
+  });
+
+  it('cannot tell a TPM from software that signs as one: the verdict says so, and a list of keys stops it', async () => {
+    const forger = new ForgingTpm();
+    const forged = forger.document(userData, nonce, pcrs);
+    const verdict = await verifier.verify(forged, nonce);
     assert.equal(verdict.checks.find((check) => check.name === 'ak-trust')?.outcome, 'warning');
     const known = (await verifier.verify(good, nonce)).attestationKeyId;
+    assert.notEqual(known, verdict.attestationKeyId);
     const strict = new QemuVtpmVerifier({ measurements, attestationKeys: new Set([known]) });
-    await strict.verify(good, nonce);
-    await assert.rejects(strict.verify(forged(AK_ATTRIBUTES), nonce), PolicyError);
+    const trusted = await strict.verify(good, nonce);
+    assert.equal(trusted.checks.find((check) => check.name === 'ak-trust')?.outcome, 'passed');
+    await assert.rejects(strict.verify(forged, nonce), PolicyError);
   });
+
+  const name = concat(Uint8Array.of(0, 0x0b), new Uint8Array(32));
+  for (const [what, forgery, code] of [
+    ['no TPM_GENERATED magic', { magic: 0xff544346 }, 'ERR_PARSE'],
+    ['the type of a certification', { type: 0x8017 }, 'ERR_PARSE'],
+    ['the name of another key', { qualifiedSigner: name }, 'ERR_AK_NAME'],
+    ['no name at all', { qualifiedSigner: new Uint8Array() }, 'ERR_AK_NAME'],
+    ['empty extra data', { extraData: new Uint8Array() }, 'ERR_QUOTE_NONCE'],
+    ['the nonce itself as extra data', { extraData: nonce }, 'ERR_QUOTE_NONCE'],
+    ['a selection of the SHA-1 bank', { selections: [{ hash: 4, pcrs: [4] }] }, 'ERR_QUOTE_BANK'],
+    ['no selection', { selections: [] }, 'ERR_QUOTE_BANK'],
+    ['two selections', { selections: [select(4), select(9)] }, 'ERR_QUOTE_BANK'],
+    ['an empty selection', { selections: [select()] }, 'ERR_QUOTE_PCRS'],
+    ['fewer selected PCRs than listed', { selections: [select(4)] }, 'ERR_QUOTE_PCRS'],
+    ['another PCR digest', { pcrDigest: digest('x') }, 'ERR_QUOTE_PCRS'],
+    ['no PCR digest', { pcrDigest: new Uint8Array() }, 'ERR_QUOTE_PCRS'],
+    ['the SHA-1 bank beside it', { bank: 4 }, 'ERR_QUOTE_BANK'],
+    ['a SHA-1 signature', { signatureHash: 'sha1' }, 'ERR_QUOTE_SIGNATURE'],
+    ['a SHA-384 signature', { signatureHash: 'sha384' }, 'ERR_QUOTE_SIGNATURE'],
+  ] as const satisfies readonly (readonly [string, Forgery, string])[]) {
+    it(`refuses a well-signed quote with ${what}`, () =>
+      refused(new ForgingTpm().document(userData, nonce, pcrs, forgery), code));
+  }
 
   it('refuses an event log that does not lead to the quoted PCRs, and says when there is none', async () => {
     const log = writeEventLog([{ pcr: 4, digest: digest('other'), description: 'boot' }]);
@@ -235,29 +255,72 @@ describe('qemu-vtpm', () => {
     });
   });
 
-  it('never accepts a document with a flipped bit, and never fails otherwise than by its own errors', async () => {
-    const reference = JSON.stringify([...(await verifier.verify(good, nonce)).pcrs]);
+  it('never accepts a document with a flipped bit, but for text in the event log that no digest covers', async () => {
+    const log = (bytes: Uint8Array) => JSON.parse(fromUtf8(bytes)).Attestation.event_log;
+    const reference = [...(await verifier.verify(good, nonce)).pcrs];
     for (let offset = 0; offset < good.length; offset++) {
-      const copy = good.slice();
-      copy[offset]! ^= 1 << (offset % 7);
-      try {
-        const verdict = await verifier.verify(copy, nonce);
-        // Only what is outside of every checked byte may differ: the description in the event log.
-        assert.deepEqual(verdict.userData, userData);
-        assert.equal(JSON.stringify([...verdict.pcrs]), reference);
-        const log = (bytes: Uint8Array) => JSON.parse(fromUtf8(bytes)).Attestation.event_log;
-        assert.notEqual(log(copy), log(good), `offset ${offset} is not covered by any check`);
-      } catch (error) {
-        if (error instanceof assert.AssertionError) throw error;
-        assert.ok(
-          error instanceof ParseError || error instanceof VerificationError || error instanceof PolicyError,
-          String(error),
+      for (const bit of [0, 1, 5]) {
+        const copy = good.slice();
+        copy[offset]! ^= 1 << bit;
+        try {
+          const verdict = await verifier.verify(copy, nonce);
+          assert.notEqual(log(copy), log(good), `bit ${bit} of byte ${offset} is not covered by any check`);
+          assert.deepEqual(verdict.userData, userData);
+          assert.deepEqual([...verdict.pcrs], reference);
+        } catch (error) {
+          if (error instanceof assert.AssertionError) throw error;
+          assert.ok(
+            error instanceof ParseError || error instanceof VerificationError || error instanceof PolicyError,
+            String(error),
+          );
+        }
+      }
+    }
+  });
+
+  it('never accepts a document with a flipped bit where there is no event log', async () => {
+    const bare = changed((d) => {
+      delete d.Attestation.event_log;
+    });
+    await verifier.verify(bare, nonce);
+    for (let offset = 0; offset < bare.length; offset++) {
+      for (let bit = 0; bit < 8; bit++) {
+        const copy = bare.slice();
+        copy[offset]! ^= 1 << bit;
+        await assert.rejects(
+          verifier.verify(copy, nonce),
+          (error) => {
+            return (
+              error instanceof ParseError ||
+              error instanceof VerificationError ||
+              error instanceof PolicyError
+            );
+          },
+          `bit ${bit} of byte ${offset}`,
         );
       }
     }
   });
 
-  it('refuses garbage, truncations, oversize, unknown and doubled fields', async () => {
+  it('refuses doubled names, at any depth', async () => {
+    const text = fromUtf8(good);
+    for (const name of [
+      'UserData',
+      'Attestation',
+      'ak_pub',
+      'quotes',
+      'raw_sig',
+      'hash',
+      '15',
+      'event_log',
+    ]) {
+      const doubled = text.replace(`"${name}":`, `"${name}":null,"${name}":`);
+      assert.notEqual(doubled, text);
+      await assert.rejects(verifier.verify(toUtf8(doubled), nonce), /occurs twice/);
+    }
+  });
+
+  it('refuses garbage, truncations, oversize and unknown fields', async () => {
     for (const text of ['', '{}', '[]', 'null', '{"Attestation":null}', '\u{fffd}']) {
       await assert.rejects(verifier.verify(toUtf8(text), nonce), ParseError);
     }

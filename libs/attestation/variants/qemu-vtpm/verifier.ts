@@ -3,18 +3,18 @@ import { VARIANTS } from '../../variants.ts';
 import type { Binding } from './binding.ts';
 import { parseDocument } from './parse.ts';
 import { type VtpmPolicy, validateDocument } from './validate.ts';
-import { verifyDocument } from './verify.ts';
+import { DocumentVerifier } from './verify.ts';
 
 /** Judges qemu-vtpm documents; the policy can be swapped while handshakes are under way. */
 export class QemuVtpmVerifier implements Verifier {
   readonly variant = 'qemu-vtpm';
   readonly oid = VARIANTS['qemu-vtpm'].oid;
   #policy: VtpmPolicy;
-  readonly #binding: Binding;
+  readonly #documents: DocumentVerifier;
 
   constructor(policy: VtpmPolicy, binding: Binding = 'v2.6') {
     this.#policy = policy;
-    this.#binding = binding;
+    this.#documents = new DocumentVerifier(binding);
   }
 
   /** From the next document on this policy counts; a verification under way ends with the one it began with. */
@@ -24,7 +24,7 @@ export class QemuVtpmVerifier implements Verifier {
 
   async verify(document: Uint8Array, nonce: Uint8Array): Promise<Verdict> {
     const policy = this.#policy;
-    const verified = await verifyDocument(parseDocument(document), nonce, this.#binding);
+    const verified = await this.#documents.verify(parseDocument(document), nonce);
     const checks = validateDocument(policy, verified);
     const { userData, attestationKeyId, pcrs } = verified;
     return { variant: this.variant, userData, attestationKeyId, pcrs, checks };
