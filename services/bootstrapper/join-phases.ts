@@ -3,6 +3,7 @@ import { equal, isZero, zero } from '@asterism/bytes/bytes';
 import { fromBase64 } from '@asterism/bytes/encoding';
 import { TEMPORARY_KEY_FILE } from '@asterism/disk/layout';
 import { writeNodeState } from '@asterism/disk/node-state';
+import type { Component } from '@asterism/kubernetes/install';
 import {
   AUDIT_POLICY,
   auditPolicy,
@@ -40,7 +41,8 @@ export const JOIN_PHASES: readonly Phase<JoinContext>[] = [
   { name: 'kubelet-certificate', run: writeKubeletCertificate },
   {
     name: 'components',
-    run: ({ machine, ticket }, signal) => machine.node.installComponents(ticket.components, signal),
+    run: ({ machine, ticket, self }, signal) =>
+      machine.node.installComponents(componentsFor(self.role, ticket.components), signal),
   },
   { name: 'containerd', always: true, run: ({ machine }, signal) => machine.node.startContainerd(signal) },
   { name: 'images', run: ({ machine }, signal) => machine.node.importImages(signal) },
@@ -48,6 +50,18 @@ export const JOIN_PHASES: readonly Phase<JoinContext>[] = [
   { name: 'kubeadm-join', run: kubeadmJoin },
   { name: 'kubelet', always: true, run: ({ machine }, signal) => machine.node.startKubelet(signal) },
 ];
+
+/** Images of what runs on control planes only: two thirds of the bytes. */
+const CONTROL_PLANE_IMAGE = /\/(etcd|kube-(apiserver|controller-manager|scheduler))\.tar$/;
+
+function componentsFor(
+  role: InstanceMetadata['role'],
+  components: readonly Component[],
+): readonly Component[] {
+  return role === 'ControlPlane'
+    ? components
+    : components.filter(({ installPath }) => !CONTROL_PLANE_IMAGE.test(installPath));
+}
 
 async function measureClusterId({ machine, clusterId }: JoinContext, signal: AbortSignal): Promise<void> {
   const before = (await machine.tpm.readPcrs(signal)).get(CLUSTER_ID_PCR);

@@ -1,4 +1,5 @@
-import { mkdir, readdir, readFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, stat } from 'node:fs/promises';
+import { basename } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { writeFileAtomic } from '@asterism/disk/atomic-file';
 import { AsterismError, UnreachableError } from '@asterism/errors/errors';
@@ -49,10 +50,21 @@ export class LocalKubernetesNode implements KubernetesNode {
 
   async importImages(signal: AbortSignal): Promise<void> {
     const { stateImages, nodeImages, log } = this.#options;
-    for (const archive of [...(await imageArchives(nodeImages)), ...(await imageArchives(stateImages))]) {
-      log(`image ${archive}`);
-      await importImage(archive, signal);
-    }
+    const waiting = [...(await imageArchives(nodeImages)), ...(await imageArchives(stateImages))];
+    // Two at a time: one unpacks while the other is read.
+    const worker = async (): Promise<void> => {
+      for (let archive = waiting.shift(); archive !== undefined; archive = waiting.shift()) {
+        // An import takes seconds: one that is done is not done again after a kill.
+        const { size, mtimeMs } = await stat(archive);
+        const mark = `${stateImages}/.imported/${basename(archive)}`;
+        const content = `${size} ${mtimeMs}\n`;
+        if ((await readFile(mark, 'utf8').catch(() => '')) === content) continue;
+        log(`image ${archive}`);
+        await importImage(archive, signal);
+        await writeFileAtomic(mark, content);
+      }
+    };
+    await Promise.all([worker(), worker()]);
   }
 
   writeFile(path: string, content: string, mode: number): Promise<void> {
