@@ -21,7 +21,8 @@ const NESTED = ['libs', 'services', 'providers'];
 const ARROWS: Readonly<Record<string, readonly string[]>> = {
   libs: ['libs'],
   services: ['libs'],
-  providers: ['libs'],
+  // A provider starts what image/ built, and measures what image/ predicts.
+  providers: ['libs', 'image'],
   deploy: ['libs'],
   image: ['libs', 'deploy'],
   cli: ['libs', 'providers', 'image', 'deploy'],

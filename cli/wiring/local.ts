@@ -1,24 +1,52 @@
-import { AsterismError } from '@asterism/errors/errors';
+import { createReadStream } from 'node:fs';
+import { pipeline } from 'node:stream/promises';
+import { renderMeasurements } from '@asterism/attestation/measurements';
+import { type BuiltImage, buildNodeImage, latestImage } from '@asterism/image/build';
+import { gatewayOf } from '@asterism/provider-local/cluster';
+import {
+  createLocalCluster,
+  execInNode,
+  nodeLogPath,
+  removeLocalCluster,
+  startLocalNode,
+  statusOfLocalCluster,
+  stopLocalNode,
+} from '@asterism/provider-local/provider';
 import type { Machines } from '../machines.ts';
-import type { NodeImages } from '../parts.ts';
+import type { NodeImage, NodeImages } from '../parts.ts';
 
-const missing = (what: string) => async (): Promise<never> => {
-  throw new AsterismError('ERR_NOT_IN_RELEASE', `${what} is not part of this release yet`);
-};
-
-/** To be replaced by the provider `local` as soon as it is in the tree; until then commands that need it say so. */
+/** System containers of this machine. */
 export const machines: Machines = {
-  create: missing('the provider `local`'),
-  destroy: missing('the provider `local`'),
-  status: missing('the provider `local`'),
-  start: missing('the provider `local`'),
-  stop: missing('the provider `local`'),
-  exec: missing('the provider `local`'),
-  logs: missing('the provider `local`'),
+  async create(spec, options) {
+    const cluster = await createLocalCluster(spec, options);
+    return { endpoint: gatewayOf(cluster), nodes: [...cluster.nodes] };
+  },
+  destroy: ({ uid }, options) => removeLocalCluster(uid, options),
+  status: ({ uid }) => statusOfLocalCluster(uid),
+  start: ({ uid }, node) => startLocalNode(uid, node),
+  stop: ({ uid }, node) => stopLocalNode(uid, node),
+  exec: ({ uid }, node, argv, signal) => execInNode(uid, node, argv, { signal }),
+  async logs({ uid }, node, follow, signal) {
+    const found = (await statusOfLocalCluster(uid)).find((one) => one.name === node);
+    if (found?.running) {
+      const argv = ['journalctl', '--no-pager', '--lines=1000', ...(follow ? ['--follow'] : [])];
+      await execInNode(uid, node, argv, { signal });
+    } else {
+      // A node that is down cannot be asked; what it wrote to its console is still there.
+      await pipeline(createReadStream(nodeLogPath(uid, node)), process.stdout, { end: false, signal });
+    }
+  },
 };
 
-/** The same for the image builder. */
+/** The node image of this clone. */
 export const nodeImages: NodeImages = {
-  built: async () => undefined,
-  build: missing('the image builder'),
+  async built() {
+    const image = await latestImage();
+    return image === undefined ? undefined : describe(image);
+  },
+  build: async (options) => describe(await buildNodeImage(options)),
 };
+
+function describe({ reference, folder, measurements }: BuiltImage): NodeImage {
+  return { reference, path: folder, measurements: renderMeasurements(measurements) };
+}
