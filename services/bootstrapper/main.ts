@@ -86,7 +86,9 @@ async function run(): Promise<void> {
   const pcr = (await parts.tpm.readPcrs()).get(CLUSTER_ID_PCR);
   if (pcr === undefined) throw new Error('the TPM has no SHA-256 bank with PCR 15');
   const start = await decideStart(pcr, layout);
-  log.info({ start: start.kind, diskUuid: (await parts.disk.header()).uuid }, 'bootstrapper started');
+  const { uuid } = await parts.disk.header();
+  log.info({ start: start.kind, diskUuid: uuid }, 'bootstrapper started');
+  await tell(`bootstrapper started (${start.kind}), disk ${uuid}`);
   const joining = new JoinClient({ machine, metadata: parts.metadata, peers: parts.peers, keys, lock, log });
   lock.onTaken((by) => health.set(by === 'init' ? 'initialising' : 'joining'));
   switch (start.kind) {
@@ -127,9 +129,15 @@ async function run(): Promise<void> {
   }
 }
 
+/** A line for whoever runs the machine; nothing depends on its arrival. */
+async function tell(line: string): Promise<void> {
+  await parts.metadata.log(line).catch((err) => log.warn({ err }, 'the provider does not take log lines'));
+}
+
 try {
   await run();
   log.info({}, 'bootstrapper done');
+  await tell('bootstrapper done');
 } catch (err) {
   if (err instanceof TicketExpiredError) {
     log.error({ err }, 'giving up the state disk');
@@ -138,6 +146,7 @@ try {
   } else if (!stop.signal.aborted) {
     health.set('failed');
     log.fatal({ err }, 'bootstrapper stopped');
+    await tell(`bootstrapper stopped: ${err instanceof Error ? err.message : err}`);
     process.exitCode = 1;
   }
 } finally {
