@@ -1,4 +1,4 @@
-import { AsterismError, type Check } from '@asterism/errors/errors';
+import { AsterismError, type Check, PolicyError, VerificationError } from '@asterism/errors/errors';
 
 export type OutputFormat = 'text' | 'json';
 
@@ -54,6 +54,11 @@ export function describeError(error: unknown, debug: boolean): string {
     if (said.includes(at.message) || at.message === '') continue;
     lines.push(`  because: ${at.message}`);
     said += at.message;
+  }
+  if (error instanceof VerificationError || error instanceof PolicyError) {
+    for (const { name, outcome, detail } of error.checks) {
+      if (outcome === 'failed') lines.push(`  ✗ ${name}: ${detail}`);
+    }
   }
   if (error instanceof AggregateError) {
     for (const one of error.errors) lines.push(`  - ${one instanceof Error ? one.message : String(one)}`);
