@@ -1,0 +1,143 @@
+import { readFile } from 'node:fs/promises';
+import { request } from 'node:https';
+import { AsterismError, UnreachableError } from '@asterism/errors/errors';
+
+/** A Kubernetes object as it comes; who reads one checks the fields it needs. */
+export type KubernetesObject = {
+  readonly metadata?: { readonly name?: string; readonly resourceVersion?: string };
+} & Record<string, unknown>;
+
+/** The API server answered with an error. */
+export class KubernetesApiError extends AsterismError {
+  /** HTTP status. */
+  readonly status: number;
+
+  constructor(what: string, status: number, reason: string) {
+    super('ERR_KUBERNETES_API', `${what}: ${status} ${reason}`);
+    this.status = status;
+  }
+}
+
+/**
+ * The few calls that services make: JSON over HTTPS with a service account's token. The official client brings a
+ * hundred megabytes of memory to each service for it; where convenience counts more (the CLI), that one is used.
+ */
+export interface KubernetesApi {
+  /** @throws KubernetesApiError | UnreachableError */
+  call<T extends KubernetesObject>(
+    method: 'GET' | 'POST' | 'PUT' | 'DELETE',
+    path: string,
+    body?: unknown,
+    signal?: AbortSignal,
+  ): Promise<T>;
+}
+
+export interface KubernetesApiOptions {
+  readonly host: string;
+  readonly port: number;
+  /** PEM; no other authority is trusted. */
+  readonly ca: string;
+  /** Read before each call: kubelets renew projected tokens. */
+  readonly token: () => Promise<string>;
+  readonly timeoutMs?: number;
+}
+
+const MAX_ANSWER = 8 << 20;
+
+export function kubernetesApi(options: KubernetesApiOptions): KubernetesApi {
+  return {
+    async call(method, path, body, signal) {
+      const token = await options.token();
+      const payload = body === undefined ? undefined : JSON.stringify(body);
+      const { status, text } = await exchange(options, method, path, token, payload, signal);
+      const what = `${method} ${path.split('?')[0]}`;
+      let json: unknown;
+      try {
+        json = JSON.parse(text);
+      } catch (cause) {
+        throw new UnreachableError(`${what}: the answer (${status}) is not JSON`, { cause });
+      }
+      if (status >= 300)
+        throw new KubernetesApiError(
+          what,
+          status,
+          String((json as { message?: unknown }).message ?? '').slice(0, 300),
+        );
+      // biome-ignore lint/suspicious/noExplicitAny: the caller says what it asked for
+      return json as any;
+    },
+  };
+}
+
+const ACCOUNT = '/var/run/secrets/kubernetes.io/serviceaccount';
+
+/** The API of the cluster that this process runs in as a pod. */
+export async function inClusterApi(env: NodeJS.ProcessEnv): Promise<KubernetesApi> {
+  const [host, port] = [env.KUBERNETES_SERVICE_HOST, Number(env.KUBERNETES_SERVICE_PORT)];
+  if (host === undefined || !Number.isInteger(port))
+    throw new AsterismError('ERR_NO_CLUSTER', 'this process does not run in a Kubernetes pod');
+  const ca = await readFile(`${ACCOUNT}/ca.crt`, 'utf8');
+  return kubernetesApi({
+    host,
+    port,
+    ca,
+    token: async () => (await readFile(`${ACCOUNT}/token`, 'utf8')).trim(),
+  });
+}
+
+function exchange(
+  options: KubernetesApiOptions,
+  method: string,
+  path: string,
+  token: string,
+  body: string | undefined,
+  signal: AbortSignal | undefined,
+): Promise<{ status: number; text: string }> {
+  return new Promise((resolve, reject) => {
+    const fail = (cause: Error) =>
+      reject(
+        new UnreachableError(`${method} ${path.split('?')[0]}: the Kubernetes API does not answer`, {
+          cause,
+        }),
+      );
+    const timeoutMs = options.timeoutMs ?? 15_000;
+    const outgoing = request(
+      {
+        host: options.host,
+        port: options.port,
+        path,
+        method,
+        ca: options.ca,
+        timeout: timeoutMs,
+        signal:
+          signal === undefined
+            ? AbortSignal.timeout(timeoutMs)
+            : AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]),
+        headers: {
+          authorization: `Bearer ${token}`,
+          accept: 'application/json',
+          ...(body !== undefined && {
+            'content-type': 'application/json',
+            'content-length': Buffer.byteLength(body),
+          }),
+        },
+      },
+      (response) => {
+        const chunks: Buffer[] = [];
+        let length = 0;
+        response.on('data', (chunk: Buffer) => {
+          length += chunk.length;
+          if (length > MAX_ANSWER) response.destroy(new Error('the answer is too large'));
+          else chunks.push(chunk);
+        });
+        response.on('error', fail);
+        response.on('end', () =>
+          resolve({ status: response.statusCode ?? 0, text: Buffer.concat(chunks).toString('utf8') }),
+        );
+      },
+    );
+    outgoing.on('timeout', () => outgoing.destroy(new Error('timed out')));
+    outgoing.on('error', fail);
+    outgoing.end(body);
+  });
+}

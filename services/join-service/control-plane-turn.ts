@@ -1,0 +1,66 @@
+import { type KubernetesApi, KubernetesApiError, type KubernetesObject } from '@asterism/kubernetes/api';
+import { StatusError } from '@asterism/rpc/status';
+
+const LEASES = '/apis/coordination.k8s.io/v1/namespaces/kube-system/leases';
+const NAME = 'asterism-control-plane-join';
+const DURATION_S = 600;
+
+/**
+ * Lets one control plane join at a time: etcd loses its quorum when two members are added at once. The turn ends when
+ * the node is Ready, or after ten minutes.
+ *
+ * @throws StatusError UNAVAILABLE it is another node's turn; trying again helps
+ */
+export async function takeTurn(api: KubernetesApi, nodeName: string, signal: AbortSignal): Promise<void> {
+  const spec = {
+    holderIdentity: nodeName,
+    leaseDurationSeconds: DURATION_S,
+    renewTime: new Date().toISOString().replace('Z', '000Z'),
+  };
+  const lease = {
+    apiVersion: 'coordination.k8s.io/v1',
+    kind: 'Lease',
+    metadata: { name: NAME, namespace: 'kube-system' },
+    spec,
+  };
+  try {
+    await api.call('POST', LEASES, lease, signal);
+    return;
+  } catch (error) {
+    if (!isConflict(error)) throw error;
+  }
+  const present = await api.call<Lease>('GET', `${LEASES}/${NAME}`, undefined, signal);
+  const { holderIdentity: holder = '', renewTime = '' } = present.spec ?? {};
+  const over = Date.now() > Date.parse(renewTime) + DURATION_S * 1000;
+  if (holder !== nodeName && !over && !(await isReady(api, holder, signal))) throw busy(holder);
+  try {
+    // The resource version makes this a compare-and-swap.
+    await api.call('PUT', `${LEASES}/${NAME}`, { ...present, spec }, signal);
+  } catch (error) {
+    if (isConflict(error)) throw busy('another node');
+    throw error;
+  }
+}
+
+async function isReady(api: KubernetesApi, node: string, signal: AbortSignal): Promise<boolean> {
+  try {
+    const found = await api.call<Node>('GET', `/api/v1/nodes/${encodeURIComponent(node)}`, undefined, signal);
+    return (
+      found.status?.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True') ?? false
+    );
+  } catch (error) {
+    if (error instanceof KubernetesApiError && error.status === 404) return false;
+    throw error;
+  }
+}
+
+const isConflict = (error: unknown): boolean => error instanceof KubernetesApiError && error.status === 409;
+const busy = (holder: string): StatusError =>
+  new StatusError('UNAVAILABLE', 'ERR_JOIN_TURN', `${holder} is joining as a control plane; one at a time`);
+
+interface Lease extends KubernetesObject {
+  readonly spec?: { readonly holderIdentity?: string; readonly renewTime?: string };
+}
+interface Node extends KubernetesObject {
+  readonly status?: { readonly conditions?: readonly { readonly type: string; readonly status: string }[] };
+}
