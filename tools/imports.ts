@@ -27,7 +27,7 @@ const ARROWS: Readonly<Record<string, readonly string[]>> = {
   image: ['libs', 'deploy'],
   cli: ['libs', 'providers', 'image', 'deploy'],
   testkit: ['libs', 'services', 'providers', 'deploy'],
-  tools: ['libs', 'cli', 'tools'],
+  tools: ['libs', 'cli', 'tools', 'testkit'],
   bench: ['libs', 'services', 'providers', 'cli', 'image', 'deploy', 'testkit'],
   e2e: ['libs', 'services', 'providers', 'cli', 'image', 'deploy', 'testkit'],
 };

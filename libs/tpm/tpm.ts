@@ -80,7 +80,9 @@ export class Tpm {
   /** @param length 1 to 32 bytes */
   async getRandom(length: number): Promise<Uint8Array> {
     const { reader } = await this.#run('GetRandom', Command.GET_RANDOM, [], new Writer().u16be(length), 0);
-    return reader.bytes(reader.u16be()).slice();
+    const bytes = reader.bytes(reader.u16be('size of random bytes'), 'random bytes');
+    if (bytes.length !== length) reader.fail(`${bytes.length} random bytes instead of ${length}`);
+    return bytes.slice();
   }
 
   /** Hash algorithms of the PCR banks that hold PCRs. */
@@ -106,8 +108,9 @@ export class Tpm {
       const [selection] = readPcrSelections(reader);
       const count = reader.u32be('number of digests');
       const got = selection?.pcrs ?? [];
-      if (count !== got.length || count === 0) reader.fail('the TPM has no such PCRs');
-      for (const pcr of got) values.set(pcr, reader.bytes(reader.u16be()).slice());
+      if (count === 0 || count !== got.length) reader.fail('the TPM has no such PCRs');
+      if (!got.every((pcr) => wanted.includes(pcr))) reader.fail('the TPM answered with other PCRs');
+      for (const pcr of got) values.set(pcr, reader.bytes(reader.u16be('size of PCR'), 'PCR').slice());
       wanted = wanted.filter((pcr) => !values.has(pcr));
     }
     return values;
@@ -196,7 +199,9 @@ export class Tpm {
       const length = Math.min(512, size - offset);
       const parameters = new Writer().u16be(length).u16be(offset);
       const part = await this.#run('NV_Read', Command.NV_READ, [index, index], parameters, 1);
-      content.set(part.reader.bytes(part.reader.u16be()), offset);
+      const bytes = part.reader.bytes(part.reader.u16be('NV data size'), 'NV data');
+      if (bytes.length !== length) part.reader.fail(`${bytes.length} bytes of NV data instead of ${length}`);
+      content.set(bytes, offset);
     }
     return content;
   }
