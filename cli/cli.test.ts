@@ -14,6 +14,8 @@ function asterism(args: readonly string[], cwd: string) {
     encoding: 'utf8',
     timeout: 60_000,
     stdio: ['ignore', 'pipe', 'pipe'],
+    // An empty cache: what this machine has built must not change the outcome.
+    env: { ...process.env, XDG_CACHE_HOME: join(cwd, '.cache') },
   });
   return { status, stdout, stderr };
 }
