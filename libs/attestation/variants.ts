@@ -23,3 +23,7 @@ export const VARIANTS = {
 } as const satisfies Record<string, VariantInfo>;
 
 export type Variant = keyof typeof VARIANTS;
+
+export function isVariant(name: string): name is Variant {
+  return Object.hasOwn(VARIANTS, name);
+}

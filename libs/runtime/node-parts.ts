@@ -1,6 +1,6 @@
+import { createIssuer } from '@asterism/attestation/issuer';
 import type { Issuer, Verifier } from '@asterism/attestation/types';
-import { createQemuVtpmIssuer } from '@asterism/attestation/variants/qemu-vtpm/issue';
-import { QemuVtpmVerifier } from '@asterism/attestation/variants/qemu-vtpm/verifier';
+import { createVerifier } from '@asterism/attestation/verifier';
 import { StateDisk } from '@asterism/disk/state-disk';
 import { AsterismError } from '@asterism/errors/errors';
 import { httpMetadata } from '@asterism/metadata/http-metadata';
@@ -26,8 +26,10 @@ export function nodeParts(env: NodeJS.ProcessEnv) {
     throw new AsterismError('ERR_NODE_ENV', `node.env: ${issue?.path.join('.')}: ${issue?.message}`);
   }
   const values = parsed.data;
+  const variant = values.ASTERISM_ATTESTATION_VARIANT;
   const tpm = new AddressedTpm(values.ASTERISM_TPM, 'ecc-p256');
-  const issuer: Issuer = createQemuVtpmIssuer({
+  const issuer: Issuer = createIssuer({
+    variant,
     tpmAddress: values.ASTERISM_TPM,
     eventLogPath: values.ASTERISM_EVENT_LOG,
   });
@@ -35,11 +37,11 @@ export function nodeParts(env: NodeJS.ProcessEnv) {
     const measurements = new Map(
       [...expected].map(([index, value]) => [index, { expected: value, warnOnly: false }]),
     );
-    return [new QemuVtpmVerifier({ measurements })];
+    return [createVerifier({ variant, measurements })];
   };
   const metadata = httpMetadata(values.ASTERISM_METADATA);
   const mappable = values.ASTERISM_STATE_MAPPED === 'true';
   const disk = new StateDisk({ device: values.ASTERISM_STATE_DISK, mappable });
   const peers = new JoinPeers({ metadata, tpm, issuer, verifiersFor });
-  return { variant: values.ASTERISM_ATTESTATION_VARIANT, tpm, issuer, metadata, disk, mappable, peers };
+  return { variant, tpm, issuer, metadata, disk, mappable, peers };
 }

@@ -1,16 +1,19 @@
 import { equal } from '@asterism/bytes/bytes';
 import { fromBase64, fromUtf8, toBase64, toUtf8 } from '@asterism/bytes/encoding';
+import { parseJson } from '@asterism/bytes/json';
 import { AsterismError, ParseError, VerificationError } from '@asterism/errors/errors';
 import type { Issuer, Verifier } from '../../types.ts';
 import { VARIANTS } from '../../variants.ts';
 
 /** Said by who makes one of these: it is never a default. */
 export interface Insecure {
-  readonly allowInsecure: true;
+  readonly allowInsecure: boolean;
 }
 
+const MAX_DOCUMENT_BYTES = 60_000;
+
 function demand(options: Insecure): void {
-  if (options.allowInsecure !== true) {
+  if (!options.allowInsecure) {
     throw new AsterismError(
       'ERR_INSECURE_VARIANT',
       'the dummy variant proves nothing and was not allowed explicitly',
@@ -36,12 +39,10 @@ export function createDummyVerifier(options: Insecure): Verifier {
     variant: 'dummy',
     oid: VARIANTS.dummy.oid,
     async verify(document, nonce) {
-      let fields: { UserData?: unknown; Nonce?: unknown };
-      try {
-        fields = JSON.parse(fromUtf8(document));
-      } catch (cause) {
-        throw new ParseError('the attestation document is not JSON', { cause });
+      if (document.length > MAX_DOCUMENT_BYTES) {
+        throw new ParseError(`attestation document of ${document.length} bytes`);
       }
+      const fields = parseJson(fromUtf8(document)) as { UserData?: unknown; Nonce?: unknown } | null;
       if (typeof fields?.UserData !== 'string' || typeof fields.Nonce !== 'string') {
         throw new ParseError('the attestation document lacks UserData or Nonce');
       }
