@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net';
+import { UnreachableError } from '@asterism/errors/errors';
 import { timedOut } from './issuing.ts';
 
 /** A connection whose handshake or verification is not done. */
@@ -23,6 +24,8 @@ export interface PendingLimits {
   readonly timeoutMs: number;
   readonly max: number;
   readonly maxPerAddress: number;
+  /** Told of each connection that was given up after it had begun to speak, or whose time ran out. */
+  givenUp?(pending: Pending, reason: Error): void;
 }
 
 /**
@@ -99,8 +102,11 @@ export class PendingConnections {
   #giveUp(pending: Pending, reason: () => Error): void {
     if (!this.#all.has(pending)) return;
     this.release(pending);
-    pending.abort.abort(reason());
+    const error = reason();
+    pending.abort.abort(error);
     pending.raw.destroy();
+    // Port scans, health checks and evicted silent connections are no news.
+    if (pending.greeted || error instanceof UnreachableError) this.#limits.givenUp?.(pending, error);
   }
 
   #oldestSilent(address: string | undefined): Pending | undefined {

@@ -60,7 +60,14 @@ export function createAtlsServer(options: AtlsServerOptions): AtlsServer {
     timeoutMs: options.handshakeTimeoutMs ?? 10_000,
     max: options.maxPending ?? 256,
     maxPerAddress: options.maxPendingPerAddress ?? 64,
+    givenUp: ({ address }, reason) => options.onRefused?.(reason, address),
   });
+
+  function refuse(pending: Pending, error: Error): void {
+    // One that was given up has been reported, and is destroyed.
+    if (!pending.abort.signal.aborted) options.onRefused?.(error, pending.address);
+    pendings.release(pending);
+  }
 
   /** @returns makes the context; to be called right before OpenSSL takes it */
   async function prepare(socket: Socket, serverName: string, pending: Pending): Promise<() => SecureContext> {
@@ -92,7 +99,10 @@ export function createAtlsServer(options: AtlsServerOptions): AtlsServer {
     pending.greeted = true;
     prepare(socket, serverName, pending).then(
       (context) => done(null, context()),
-      (error: Error) => done(error),
+      (error: Error) => {
+        refuse(pending, error);
+        done(error);
+      },
     );
   }
 
@@ -104,16 +114,15 @@ export function createAtlsServer(options: AtlsServerOptions): AtlsServer {
     ALPNProtocols: [...(options.alpn ?? ['h2'])],
     minVersion: 'TLSv1.2',
     secureOptions: SECURE_OPTIONS,
-    handshakeTimeout: options.handshakeTimeoutMs ?? 10_000,
+    // Later than our own, which ends the connection.
+    handshakeTimeout: 2 * (options.handshakeTimeoutMs ?? 10_000),
   });
 
   tls.on('tlsClientError', (error, socket) => {
     // Node only reports: left alone, a slow handshake would still succeed later.
-    const pending = pendings.of(socket);
     socket.destroy();
-    const reason = pending?.abort.signal.reason;
-    options.onRefused?.(reason instanceof Error ? reason : error, pending?.address ?? 'unknown');
-    if (pending !== undefined) pendings.release(pending);
+    const pending = pendings.of(socket);
+    if (pending !== undefined) refuse(pending, error);
   });
 
   async function admit(socket: TLSSocket, pending: Pending): Promise<void> {
@@ -139,8 +148,7 @@ export function createAtlsServer(options: AtlsServerOptions): AtlsServer {
       return;
     }
     admit(socket, pending).catch((error: Error) => {
-      options.onRefused?.(error, pending.address);
-      pendings.release(pending);
+      refuse(pending, error);
       const farewell = socket.destroyed ? undefined : options.farewell?.(error);
       if (farewell === undefined) {
         socket.destroy();

@@ -329,7 +329,10 @@ export class HandshakeGate {
     this.#clientProtection ??= new RecordProtection(this.#knownSuite(), this.#clientSecret);
     const { type, content } = this.#clientProtection.open(record.fragment, record.encoded.subarray(0, 5));
     if (type === RECORD.alert) {
-      // OpenSSL does not accept the server. Nothing of ours has been sent, so the record's number is right.
+      // OpenSSL does not accept the server. Nothing of ours has gone out, so the record's number is right; and
+      // nothing of ours may follow under the same number.
+      this.#state = 'open';
+      this.clear();
       this.#events.toServer(record.encoded);
       return;
     }
