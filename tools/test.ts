@@ -72,6 +72,19 @@ if (chosen.length === 0) {
   process.exit(1);
 }
 
+// Tests run the real Kubernetes API server and boot the real node image: both are built once, and taken from the
+// cache after that.
+for (const command of [
+  ['components', 'build'],
+  ['image', 'build'],
+]) {
+  console.log(`\ntest: asterism ${command.join(' ')}`);
+  const { status } = spawnSync('./asterism', command, { stdio: 'inherit' });
+  if (status !== 0) {
+    console.error(`tools/test: asterism ${command.join(' ')} failed; nothing was tested`);
+    process.exit(1);
+  }
+}
 await runFiles('beside the code', units, 2, UNIT_TIMEOUT_MS);
 if (!options.has('--no-e2e') && scenarios.length > 0) {
   // Scenarios share one cluster, which the first one makes (e2e/cluster.ts): one file at a time.
