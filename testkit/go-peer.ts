@@ -25,7 +25,9 @@ export interface GoReport {
  *
  * @returns the program, or why there is none (no Go, too old a Go, modules not reachable): the reason to skip
  */
-export function buildGoPeer(name: 'atls-peer' | 'grpc-peer'): { program: string } | { skip: string } {
+export function buildGoPeer(
+  name: 'atls-peer' | 'grpc-peer' | 'tpm-peer',
+): { program: string } | { skip: string } {
   const folder = join(import.meta.dirname, 'go', name);
   if (spawnSync('go', ['version']).error !== undefined)
     return { skip: `NOT TESTED against Go: this machine has no go, so ${name} cannot be built` };

@@ -18,3 +18,14 @@ it('measures the cluster id on a real TPM as verifiers expect it, and names its 
   assert.match(id, /^[0-9a-f]{64}$/);
   assert.equal(await machine.attestationKeyId(), id);
 });
+
+it('lets one of several callers extend the cluster id, and no later one', async () => {
+  await using swtpm = await startSwtpm();
+  const machine = new AddressedTpm(swtpm.address, 'ecc-p256');
+  const ids = [1, 2, 3, 4].map((n) => new Uint8Array(32).fill(n));
+  const results = await Promise.allSettled(ids.map((id) => machine.extendClusterId(id)));
+  const winner = results.findIndex(({ status }) => status === 'fulfilled');
+  assert.equal(results.filter(({ status }) => status === 'fulfilled').length, 1);
+  await assert.rejects(machine.extendClusterId(ids[winner]!), { code: 'ERR_NODE_INITIALIZED' });
+  assert.deepEqual((await machine.readPcrs()).get(15), clusterIdPcr(ids[winner]!));
+});
