@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { sign } from 'node:crypto';
 import { once } from 'node:events';
 import {
   type AddressInfo,
@@ -13,9 +14,10 @@ import { UnreachableError, VerificationError } from '@asterism/errors/errors';
 import { fakeDocument, fakeIssuer, fakeVerifier } from '@asterism/testkit/fake-attestation';
 import { makeCertificate } from './certificate.ts';
 import { type AtlsConnectOptions, connectAtls } from './client.ts';
-import { element, pem, TAG } from './der.ts';
+import { contextTag, element, header, oid, pem, TAG } from './der.ts';
 import { type Identity, newIdentity } from './identity.ts';
 import { commonName, newNonce, nonceCa, nonceFromText } from './nonce.ts';
+import { parseCertificate } from './parse-certificate.ts';
 import { createAtlsServer } from './server.ts';
 
 const HOST = '127.0.0.1';
@@ -172,7 +174,10 @@ for (const [what, [certificate, code]] of Object.entries(FALSE_EVIDENCE)) {
     let issued = 0;
     const counting = {
       ...issuer,
-      issue: (...args: Parameters<typeof issuer.issue>) => (issued++, issuer.issue(...args)),
+      issue: (...args: Parameters<typeof issuer.issue>) => {
+        issued++;
+        return issuer.issue(...args);
+      },
     };
     const port = await hostile(t, { certificate });
     await assert.rejects(mutual(port, { issuer: counting }), (error: VerificationError) => {
@@ -185,21 +190,30 @@ for (const [what, [certificate, code]] of Object.entries(FALSE_EVIDENCE)) {
   });
 }
 
-test('a document larger than 60,000 bytes is refused', async (t) => {
-  const large = element(TAG.octetString, new Uint8Array(70_000));
-  const genuine = honest(newNonce());
-  // OpenSSL reads any extension; the shape is a certificate with a longer one, signed by nobody.
-  const certificate = () => {
-    const der = makeCertificate({
-      ...identity,
-      now: Date.now(),
-      attestation: { oid: '1.3.9900.1', document: new Uint8Array(60_000) },
-    });
-    assert.ok(der.length > genuine.length && large.length > 60_000);
-    return der;
-  };
-  // 60,000 bytes pass TLS and reach the verifier, which finds garbage; the parser's tests have what is larger.
-  await assert.rejects(mutual(await hostile(t, { certificate })), { code: 'ERR_ATLS_EVIDENCE' });
+/** A certificate that only its size is wrong with: signed, for the right nonce, with a document of `length` bytes. */
+function large(nonce: Uint8Array, length: number): Uint8Array {
+  const document = fakeDocument(identity.userData, nonce, { length });
+  const small = makeCertificate({ ...identity, now: Date.now() });
+  const { tbs } = parseCertificate(small);
+  const extension = element(TAG.sequence, oid('1.3.9900.1'), element(TAG.octetString, document));
+  const body = tbs.subarray(header(TAG.sequence, tbs.length - 4).length);
+  const extended = element(TAG.sequence, body, element(contextTag(3), element(TAG.sequence, extension)));
+  const signature = sign('sha256', extended, identity.privateKey);
+  const algorithm = element(TAG.sequence, oid('1.2.840.10045.4.3.2'));
+  return element(TAG.sequence, extended, algorithm, element(TAG.bitString, Uint8Array.of(0), signature));
+}
+
+test('a document of 60,000 bytes is judged, a larger one refused', async (t) => {
+  const fits = await hostile(t, { certificate: (nonce) => large(nonce, 60_000) });
+  await echo(await mutual(fits));
+  const port = await hostile(t, { certificate: (nonce) => large(nonce, 60_001) });
+  await assert.rejects(mutual(port), { code: 'ERR_ATLS_CERTIFICATE' });
+  await assert.rejects(
+    oneWay(await hostile(t, { certificate: (nonce) => large(nonce, 90_000), requestCert: false })),
+    {
+      code: 'ERR_ATLS_CERTIFICATE',
+    },
+  );
 });
 
 test('a server that names no authority, two, or one without a nonce, gets no evidence', async (t) => {
