@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { open } from 'node:fs/promises';
 import { concat, equal } from '@asterism/bytes/bytes';
 import { toBase64, toUtf8 } from '@asterism/bytes/encoding';
 import { AsterismError } from '@asterism/errors/errors';
@@ -60,7 +60,7 @@ async function issueDocument(
   signal: AbortSignal | undefined,
 ): Promise<Uint8Array> {
   const eventLog =
-    options.eventLogPath === undefined ? new Uint8Array() : await readFile(options.eventLogPath);
+    options.eventLogPath === undefined ? new Uint8Array() : await readEventLog(options.eventLogPath);
   const extraData = await qualifyingData(options.binding ?? 'v2.6', userData, nonce, undefined);
   const selection = [{ hash: Alg.SHA256, pcrs: ALL_PCRS }];
   const { ak, quote, pcrs } = await withTpm(options.tpmAddress, async (tpm) => {
@@ -104,4 +104,17 @@ async function issueDocument(
     );
   }
   return document;
+}
+
+/** Reads to the end of the file or to where no document could hold the log; the kernel's log states no size. */
+async function readEventLog(path: string): Promise<Uint8Array> {
+  await using file = await open(path, 'r');
+  const buffer = new Uint8Array(MAX_DOCUMENT_BYTES);
+  let length = 0;
+  while (length < buffer.length) {
+    const { bytesRead } = await file.read(buffer, length, buffer.length - length, null);
+    if (bytesRead === 0) break;
+    length += bytesRead;
+  }
+  return buffer.subarray(0, length);
 }
