@@ -13,14 +13,6 @@ export async function clusterIdPcr(clusterId: Uint8Array): Promise<Uint8Array> {
   return sha256(concat(new Uint8Array(32), await sha256(clusterId)));
 }
 
-/** Measurements of members of a cluster instead of machines that belong to none. */
-export async function measurementsOfMembers(
-  measurements: Measurements,
-  clusterId: Uint8Array,
-): Promise<Measurements> {
-  return withPcr(measurements, CLUSTER_ID_PCR, await clusterIdPcr(clusterId));
-}
-
 /** Measurements that say nothing of membership; the caller judges PCR 15 by itself. */
 export function measurementsWithoutMembership(measurements: Measurements): Measurements {
   return withPcr(measurements, CLUSTER_ID_PCR, undefined);

@@ -2,8 +2,15 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { fromHex, toHex } from '@asterism/bytes/encoding';
 import { ParseError } from '@asterism/errors/errors';
-import { clusterIdPcr } from './cluster-id.ts';
-import { compareMeasurements, parseMeasurements, renderMeasurements, weakened } from './measurements.ts';
+import { parse as parseYaml, stringify } from 'yaml';
+import { clusterIdPcr, measurementsWithoutMembership } from './cluster-id.ts';
+import {
+  compareMeasurements,
+  parseMeasurements,
+  renderMeasurements,
+  weakened,
+  withPcr,
+} from './measurements.ts';
 
 const HEX = 'fd5de9df350e3bc4410ac06bbfe5ccdeb93f53b9ef51239f752ce69dbc600f35';
 const BASE64 = '/V3p3zUOO8RBCsBrv+XM3rk/U7nvUSOfdSzmnbxgDzU=';
@@ -41,6 +48,25 @@ describe('measurements', () => {
     ]);
   });
 
+  it('reads YAML, with indexes as numbers, and what it prints', () => {
+    for (const text of [
+      `4:\n    expected: "${HEX}"\n    warnOnly: true\n11:\n    expected: ${BASE64}\n`,
+      `4: {expected: "${BASE64}", warnOnly: true}\n11: "${HEX}"\n`,
+    ]) {
+      const read = parseMeasurements(parseYaml(text));
+      assert.deepEqual(
+        [...read].map(([index, { warnOnly }]) => [index, warnOnly]),
+        [
+          [4, true],
+          [11, false],
+        ],
+      );
+      const printed = stringify(renderMeasurements(read), { indent: 4 });
+      assert.deepEqual(parseMeasurements(parseYaml(printed)), read);
+      assert.match(printed, /^"?4"?:\n {4}expected: .*\n {4}warnOnly: true\n"?11"?:\n/);
+    }
+  });
+
   it('counts a PCR that was not quoted as different', () => {
     const [check] = compareMeasurements(parseMeasurements({ 15: HEX }), new Map());
     assert.equal(check?.outcome, 'failed');
@@ -56,12 +82,31 @@ describe('measurements', () => {
     assert.deepEqual(weakened(before, after), [9, 11]);
   });
 
+  it('with another PCR 15 enforce it, whatever was said of it before', async () => {
+    const before = parseMeasurements({ 4: HEX, 15: { expected: HEX, warnOnly: true } });
+    const pcr = await clusterIdPcr(fromHex('02'));
+    const members = withPcr(before, 15, pcr);
+    assert.deepEqual(members.get(15), { expected: pcr, warnOnly: false });
+    assert.deepEqual(members.get(4), before.get(4));
+    assert.equal(measurementsWithoutMembership(before).has(15), false);
+    assert.equal(before.get(15)?.warnOnly, true);
+  });
+
+  it('cannot be compared where there are none', () => {
+    assert.throws(() => compareMeasurements(new Map(), new Map([[4, fromHex(HEX)]])), ParseError);
+  });
+
   for (const [clusterId, pcr] of [
     [
       '128c164378fe8767f998fbdfe4b4d6463ec5ae1b664ea5999bc27417607ae9b6',
       '23400370357e846478cce7cc0c76cdfe4da077cc57b36dee0f665ede2c8b3f2f',
     ],
     ['11'.repeat(32), '1e60f81404c2f085dc1bb30642c0c23cd3f77bd32424888abb3fc0f9908f1adf'],
+    [
+      'e7fd5a0e36fb56d69807aa36e68aee24438c1bf8766780b6106150f35b7aacba',
+      'f75516d57d358d6acd9c5e6e5c74b910ca7da9ddbc7935d0707c9b71656b968d',
+    ],
+    ['02', '07cd877f1286496295abdf54bcec329c4b3df21412c66b4b9b30e36ec204d91d'],
     ['00010203', '40e460b124384dce5c8258277fcb11622ea59a4d4b9ac6c83a3cacba85a71de4'],
   ] as const) {
     it(`PCR 15 of cluster id ${clusterId.slice(0, 8)}…`, async () =>

@@ -2,13 +2,13 @@ import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { mkdtemp, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { promisify } from 'node:util';
 import { toHex } from '@asterism/bytes/encoding';
 import { ParseError } from '@asterism/errors/errors';
+import { temporaryFolder } from '@asterism/testkit/temporary-folder';
 import { parseEventLog, replay, SHA256 } from './event-log.ts';
 import { writeEventLog } from './write.ts';
 
@@ -32,11 +32,13 @@ describe('event log', () => {
   });
 
   it('writes logs that tpm2_eventlog reads', async () => {
-    const file = join(await mkdtemp(join(tmpdir(), 'asterism-log-')), 'log');
+    await using folder = await temporaryFolder();
+    const file = folder.file('log');
     await writeFile(file, writeEventLog(stages));
     const { stdout } = await promisify(execFile)('tpm2_eventlog', [file]);
-    const [own] = [(await replay(parseEventLog(readFileSync(file)), SHA256)).get(9)!];
-    assert.match(stdout.toLowerCase(), new RegExp(toHex(own)));
+    const own = await replay(parseEventLog(readFileSync(file)), SHA256);
+    for (const value of own.values()) assert.match(stdout.toLowerCase(), new RegExp(toHex(value)));
+    assert.equal(own.size, 2);
   });
 
   it('refuses every truncation of a log', () => {
@@ -73,7 +75,7 @@ describe('event log', () => {
 describe('event logs of real machines', () => {
   const expected = join(VECTORS, 'expected-eventlog-pcrs.json');
   if (!existsSync(expected)) {
-    it('SKIPPED LOUDLY: ../shared/vectors is not here', { skip: 'no ../shared/vectors' }, () => {});
+    it('replay to what was read there', { skip: `NOT TESTED: ${VECTORS} is not here` }, () => {});
     return;
   }
   for (const file of readdirSync(join(VECTORS, 'eventlogs'))) {
@@ -95,12 +97,13 @@ describe('event logs of real machines', () => {
         const replayed = await replay(log, banks[bank]!);
         for (const [index, value] of Object.entries(values)) {
           const got = replayed.get(Number(index));
-          if (got === undefined) continue;
-          assert.equal(toHex(got), value, `${file} ${bank} PCR ${index}`);
+          // A PCR without events has the value that it had at the start.
+          const zeros = '0'.repeat(value.length);
+          assert.equal(got === undefined ? zeros : toHex(got), value, `${file} ${bank} PCR ${index}`);
           compared++;
         }
       }
     }
-    assert.ok(compared >= 100, `only ${compared} values were compared`);
+    assert.equal(compared, 170);
   });
 });

@@ -1,4 +1,3 @@
-import { fromUtf8 } from '@asterism/bytes/encoding';
 import { Reader } from '@asterism/bytes/reader';
 import { ParseError } from '@asterism/errors/errors';
 
@@ -13,13 +12,12 @@ const HASHES: ReadonlyMap<number, { readonly size: number; readonly name: string
 export const SHA1 = 0x0004;
 export const SHA256 = 0x000b;
 
-/** Event types that matter to a replay (TCG PC Client Platform Firmware Profile, section 10.4.1). */
+/** Event types that matter here (TCG PC Client Platform Firmware Profile, section 10.4.1). */
 export const EventType = {
+  /** For readers only: nothing is extended. */
   NO_ACTION: 0x03,
-  SEPARATOR: 0x04,
-  ACTION: 0x05,
+  /** Something that a boot loader loaded. */
   IPL: 0x0d,
-  COMPACT_HASH: 0x0c,
 } as const;
 
 export interface LogEvent {
@@ -55,6 +53,7 @@ export function parseEventLog(bytes: Uint8Array): EventLog {
   const reader = new Reader(bytes);
   const first = readLegacyEvent(reader);
   const sizes = first.type === EventType.NO_ACTION ? readSpecId(first.data) : undefined;
+  if (sizes !== undefined && first.pcr !== 0) reader.fail(`the header is an event of PCR ${first.pcr}`);
   const events: LogEvent[] = [first];
   while (reader.remaining > 0 && !isPadding(bytes.subarray(reader.offset))) {
     if (events.length >= MAX_EVENTS) reader.fail(`more than ${MAX_EVENTS} events`);
@@ -115,8 +114,11 @@ function readSpecId(data: Uint8Array): Map<number, number> | undefined {
     const hash = reader.u16le('algorithm');
     const size = reader.u16le('digest size');
     if (size > 64 || (HASHES.get(hash)?.size ?? size) !== size) reader.fail(`digest size ${size}`);
+    if (sizes.has(hash)) reader.fail('two digest sizes of one algorithm');
     sizes.set(hash, size);
   }
+  reader.bytes(reader.u8('size of vendor information'), 'vendor information');
+  reader.end('Spec ID event');
   return sizes;
 }
 
@@ -136,31 +138,31 @@ function startupLocality(events: readonly LogEvent[]): number {
 export async function replay(log: EventLog, hash: number): Promise<Map<number, Uint8Array>> {
   const algorithm = HASHES.get(hash);
   if (algorithm === undefined) throw new ParseError(`bank 0x${hash.toString(16)} is not known`);
-  const pcrs = new Map<number, Uint8Array>();
+  const digestsOf = new Map<number, Uint8Array[]>();
   for (const event of log.events) {
     if (event.type === EventType.NO_ACTION || event.pcr > 23) continue;
     const digest = event.digests.get(hash);
     if (digest === undefined) throw new ParseError(`an event of PCR ${event.pcr} has no digest of the bank`);
-    const input = new Uint8Array(2 * algorithm.size);
-    input.set(pcrs.get(event.pcr) ?? initialValue(event.pcr, algorithm.size, log.startupLocality));
-    input.set(digest, algorithm.size);
-    pcrs.set(event.pcr, new Uint8Array(await crypto.subtle.digest(algorithm.name, input)));
+    const digests = digestsOf.get(event.pcr);
+    if (digests === undefined) digestsOf.set(event.pcr, [digest]);
+    else digests.push(digest);
   }
-  return pcrs;
+  const pcrs = await Promise.all(
+    [...digestsOf].map(async ([pcr, digests]): Promise<[number, Uint8Array]> => {
+      const input = new Uint8Array(2 * algorithm.size);
+      input.set(initialValue(pcr, algorithm.size, log.startupLocality));
+      for (const digest of digests) {
+        input.set(digest, algorithm.size);
+        input.set(new Uint8Array(await crypto.subtle.digest(algorithm.name, input)));
+      }
+      return [pcr, input.slice(0, algorithm.size)];
+    }),
+  );
+  return new Map(pcrs);
 }
 
 function initialValue(pcr: number, size: number, locality: number): Uint8Array {
   const value = new Uint8Array(size).fill(pcr >= 17 && pcr <= 22 ? 0xff : 0);
   if (pcr === 0) value[size - 1] = locality;
   return value;
-}
-
-/** The event's data where it is readable text, for people. */
-export function describeEvent(event: LogEvent): string {
-  try {
-    const text = fromUtf8(event.data).replace(/\0+$/, '');
-    return /^[\x20-\x7e]*$/.test(text) ? text : `${event.data.length} bytes`;
-  } catch {
-    return `${event.data.length} bytes`;
-  }
 }

@@ -1,7 +1,7 @@
 import { open } from 'node:fs/promises';
 import { concat, equal } from '@asterism/bytes/bytes';
 import { toBase64, toUtf8 } from '@asterism/bytes/encoding';
-import { AsterismError } from '@asterism/errors/errors';
+import { AsterismError, BusyError } from '@asterism/errors/errors';
 import { provideAk } from '@asterism/tpm/ak';
 import { AK_HANDLE, Alg } from '@asterism/tpm/constants';
 import { parseQuoteAttest } from '@asterism/tpm/structures';
@@ -38,7 +38,7 @@ export function createQemuVtpmIssuer(options: QemuVtpmIssuerOptions): Issuer {
     oid: VARIANTS['qemu-vtpm'].oid,
     async issue(userData, nonce, signal) {
       if (pending >= (options.maxPending ?? 64)) {
-        throw new AsterismError(
+        throw new BusyError(
           'ERR_ISSUER_BUSY',
           'too many attestation requests wait for the TPM; try again later',
         );

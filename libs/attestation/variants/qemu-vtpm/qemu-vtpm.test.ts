@@ -1,8 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdtemp, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { writeFile } from 'node:fs/promises';
 import { after, before, describe, it } from 'node:test';
 import { concat } from '@asterism/bytes/bytes';
 import { fromBase64, fromUtf8, toBase64, toUtf8 } from '@asterism/bytes/encoding';
@@ -10,6 +8,7 @@ import { ParseError, PolicyError, VerificationError } from '@asterism/errors/err
 import { writeEventLog } from '@asterism/eventlog/write';
 import { type Forgery, ForgingTpm } from '@asterism/testkit/forged-quote';
 import { type Swtpm, startSwtpm } from '@asterism/testkit/swtpm';
+import { type TemporaryFolder, temporaryFolder } from '@asterism/testkit/temporary-folder';
 import { Alg, ObjectAttribute } from '@asterism/tpm/constants';
 import { parsePublicArea } from '@asterism/tpm/structures';
 import { AK_ATTRIBUTES } from '@asterism/tpm/template';
@@ -29,6 +28,7 @@ const nonce = new Uint8Array(randomBytes(32));
 
 describe('qemu-vtpm', () => {
   let swtpm: Swtpm;
+  let folder: TemporaryFolder;
   let issuer: Issuer;
   let good: Uint8Array;
   let measurements: Measurements;
@@ -37,7 +37,8 @@ describe('qemu-vtpm', () => {
 
   before(async () => {
     swtpm = await startSwtpm('sha256,sha384');
-    const log = join(await mkdtemp(join(tmpdir(), 'asterism-att-')), 'log');
+    folder = await temporaryFolder();
+    const log = folder.file('log');
     await writeFile(log, writeEventLog([{ pcr: 4, digest: digest('boot'), description: 'boot' }]));
     pcrs = await withTpm(swtpm.address, async (tpm) => {
       await tpm.extendPcr(4, digest('boot'));
@@ -48,7 +49,10 @@ describe('qemu-vtpm', () => {
     good = await issuer.issue(userData, nonce);
     verifier = new QemuVtpmVerifier({ measurements });
   });
-  after(() => swtpm[Symbol.asyncDispose]());
+  after(async () => {
+    await swtpm[Symbol.asyncDispose]();
+    await folder[Symbol.asyncDispose]();
+  });
 
   const changed = (change: (document: Json) => void): Uint8Array => {
     const document = JSON.parse(fromUtf8(good));
