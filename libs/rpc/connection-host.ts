@@ -92,8 +92,14 @@ export class ConnectionHost {
   /** Lets running calls end, for at most `graceMs` milliseconds; then cuts all connections. */
   async stop(graceMs: number): Promise<void> {
     this.#stopping = true;
-    const stopped = [...this.#servers.keys()].map(
-      (server) => new Promise<void>((resolve) => server.tryShutdown(() => resolve())),
+    // Closed sockets are waited for, not tryShutdown's callback: Node 24 closes the sessions of an HTTP/2 server that
+    // closes, and grpc-js takes a session that is closing for one that is closed.
+    const stopped = [...this.#servers].map(
+      ([server, socket]) =>
+        new Promise<void>((resolve) => {
+          socket.once('close', () => resolve());
+          server.tryShutdown(() => {});
+        }),
     );
     let timer: NodeJS.Timeout | undefined;
     const grace = new Promise<void>((resolve) => {

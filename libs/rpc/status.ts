@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import {
   AsterismError,
+  BusyError,
   ParseError,
   PolicyError,
   UnreachableError,
@@ -53,6 +54,7 @@ function nameOf(error: AsterismError): StatusName {
   if (error instanceof VerificationError) return 'UNAUTHENTICATED';
   if (error instanceof PolicyError) return 'PERMISSION_DENIED';
   if (error instanceof UnreachableError) return 'UNAVAILABLE';
+  if (error instanceof BusyError) return 'RESOURCE_EXHAUSTED';
   return 'FAILED_PRECONDITION';
 }
 
