@@ -1,3 +1,4 @@
+import { request } from 'node:https';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 
 /** What a control plane offers: API server, bootstrapper, recovery, verification, join. */
@@ -7,11 +8,28 @@ const CONNECT_TIMEOUT_MS = 1500;
 const IDLE_TIMEOUT_MS = 30 * 60_000;
 const MAX_CONNECTIONS = 2048;
 
-/** Passes TCP connections on to the first backend that takes them, beginning with another one each time. */
+const PROBE_PERIOD_MS = 1000;
+const API_PORT = 6443;
+
+/**
+ * Passes TCP connections on to the first backend that takes them, beginning with another one each time. API servers
+ * get connections only while they say that they are ready: one that has just started knows no roles yet and refuses
+ * everybody.
+ */
 export async function balance(address: string, port: number, backends: readonly string[]): Promise<Server> {
+  const ready = new Set<string>();
+  if (port === API_PORT) {
+    for (const backend of backends) {
+      setInterval(() => {
+        probe(backend).then((yes) => (yes ? ready.add(backend) : ready.delete(backend)));
+      }, PROBE_PERIOD_MS).unref();
+    }
+  }
   let next = 0;
   const server = createServer({ pauseOnConnect: true }, (client) => {
-    const order = backends.map((_, i) => backends[(next + i) % backends.length]!);
+    // Where none is known to be ready, connecting is the only way to find out.
+    const candidates = ready.size > 0 ? backends.filter((backend) => ready.has(backend)) : backends;
+    const order = candidates.map((_, i) => candidates[(next + i) % candidates.length]!);
     next = (next + 1) % backends.length;
     client.on('error', () => client.destroy());
     void dial(order, port).then((backend) =>
@@ -21,6 +39,29 @@ export async function balance(address: string, port: number, backends: readonly 
   server.maxConnections = MAX_CONNECTIONS;
   await new Promise<void>((resolve, reject) => server.once('error', reject).listen(port, address, resolve));
   return server;
+}
+
+/** Whether an API server says that it is ready. Its certificate does not matter: it gets no secret. */
+function probe(host: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const outgoing = request(
+      {
+        host,
+        port: API_PORT,
+        path: '/readyz',
+        rejectUnauthorized: false,
+        agent: false,
+        timeout: CONNECT_TIMEOUT_MS,
+      },
+      (response) => {
+        response.resume();
+        resolve(response.statusCode === 200);
+      },
+    );
+    outgoing.on('timeout', () => outgoing.destroy());
+    outgoing.on('error', () => resolve(false));
+    outgoing.end();
+  });
 }
 
 async function dial(order: readonly string[], port: number): Promise<Socket | undefined> {

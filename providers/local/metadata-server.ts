@@ -44,10 +44,10 @@ export async function serveMetadata(cluster: LocalCluster, node: LocalNode): Pro
           if (length <= MAX_LOG_LINE) chunks.push(chunk);
         });
         request.on('end', () => {
-          // biome-ignore lint/suspicious/noControlCharactersInRegex: they must not reach a terminal that shows the log
+          // Control characters must not reach a terminal that shows the log.
           const line = Buffer.concat(chunks)
             .toString('utf8')
-            .replace(/[\x00-\x08\x0a-\x1f\x7f]/g, ' ');
+            .replace(/\p{Cc}/gu, ' ');
           void appendBounded(log, `${line}\n`).finally(() =>
             response.writeHead(length > MAX_LOG_LINE ? 413 : 200).end(),
           );

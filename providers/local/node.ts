@@ -1,5 +1,5 @@
-import { spawn } from 'node:child_process';
-import { openSync } from 'node:fs';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, openSync } from 'node:fs';
 import { mkdir, open, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UnreachableError } from '@asterism/errors/errors';
@@ -59,17 +59,19 @@ export async function startNode(cluster: LocalCluster, node: LocalNode): Promise
     ],
     { stdio: ['ignore', console_, console_], detached: true },
   );
+  closeSync(console_);
   child.unref();
-  const init = await waitForInit(child.pid!, folder);
+  const init = await waitForInit(child, folder);
   await writeFile(recordOf(uid, node.name), `${init.pid} ${init.started}`);
 }
 
 /** The child of unshare becomes systemd when the boot stage is through. */
-async function waitForInit(outer: number, folder: string): Promise<ProcessRecord> {
+async function waitForInit(child: ChildProcess, folder: string): Promise<ProcessRecord> {
+  const outer = child.pid!;
   const end = Date.now() + START_TIMEOUT_MS;
-  while (Date.now() < end) {
-    const children = await readFile(`/proc/${outer}/task/${outer}/children`, 'utf8').catch(() => undefined);
-    if (children === undefined) break;
+  // A process that is just being replaced (exec) shows no children for a moment: only its end counts as failure.
+  while (Date.now() < end && child.exitCode === null && child.signalCode === null) {
+    const children = await readFile(`/proc/${outer}/task/${outer}/children`, 'utf8').catch(() => '');
     const pid = Number(children.trim().split(' ')[0]);
     const name = await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '');
     const started = await startTimeOf(pid);
@@ -77,7 +79,10 @@ async function waitForInit(outer: number, folder: string): Promise<ProcessRecord
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
   const log = await readFile(join(folder, 'console.log'), 'utf8').catch(() => '');
-  throw new UnreachableError(`the node did not boot: ${log.trim().split('\n').slice(-5).join(' | ')}`);
+  const why = child.exitCode ?? child.signalCode ?? `nothing for ${START_TIMEOUT_MS / 1000} s`;
+  throw new UnreachableError(
+    `the node did not boot (${why}): ${log.trim().split('\n').slice(-5).join(' | ')}`,
+  );
 }
 
 /** Shuts a node down; its TPM state and its disks stay. */

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { openSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UnreachableError } from '@asterism/errors/errors';
@@ -30,6 +30,7 @@ export async function startSupervisor(cluster: LocalCluster): Promise<void> {
       cwd: '/',
     },
   );
+  closeSync(log);
   child.unref();
   const started = await startTimeOf(child.pid!);
   await writeFile(recordOf(uid), `${child.pid} ${started}`);

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { openSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { mkdir, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UnreachableError } from '@asterism/errors/errors';
@@ -44,6 +44,7 @@ export async function powerOn(uid: string, node: string): Promise<void> {
     ],
     { stdio: ['ignore', log, log], detached: true },
   );
+  closeSync(log);
   child.unref();
   const end = Date.now() + 10_000;
   while (Date.now() < end && child.exitCode === null) {
