@@ -9,8 +9,8 @@ import { promisify } from 'node:util';
 import { withTpm } from '@asterism/tpm/with-tpm';
 
 const run = promisify(execFile);
-const SETUP_TIMEOUT_MS = 30_000;
-const START_TIMEOUT_MS = 10_000;
+const SETUP_TIMEOUT_MS = 60_000;
+const START_TIMEOUT_MS = 30_000;
 const STOP_TIMEOUT_MS = 3000;
 
 /** A software TPM of its own for a test. `await using tpm = await startSwtpm()`. */

@@ -20,7 +20,7 @@ export const DIGEST_SIZE: ReadonlyMap<number, number> = new Map([
   [Alg.SHA512, 64],
 ]);
 
-export const Curve = { NIST_P256: 0x0003, NIST_P384: 0x0004 } as const;
+export const Curve = { NIST_P256: 0x0003 } as const;
 
 export const Tag = { NO_SESSIONS: 0x8001, SESSIONS: 0x8002, ATTEST_QUOTE: 0x8018 } as const;
 
@@ -54,7 +54,6 @@ export const AK_HANDLE = 0x81008f01;
 /** TPMA_OBJECT, Part 2 section 8.3. */
 export const ObjectAttribute = {
   FIXED_TPM: 1 << 1,
-  ST_CLEAR: 1 << 2,
   FIXED_PARENT: 1 << 4,
   SENSITIVE_DATA_ORIGIN: 1 << 5,
   USER_WITH_AUTH: 1 << 6,

@@ -124,6 +124,16 @@ describe('TPM client against swtpm', () => {
     );
   });
 
+  it('refuses a second Startup', async () => {
+    await using own = await startSwtpm();
+    await withTpm(own.address, async (tpm) => {
+      await assert.rejects(
+        tpm.startup(),
+        (error) => error instanceof TpmError && error.responseCode === 0x100,
+      );
+    });
+  });
+
   it('names what the TPM refused', async () => {
     await assert.rejects(
       withTpm(swtpm.address, (tpm) => tpm.readPublic(0x81123456)),

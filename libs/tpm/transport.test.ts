@@ -43,12 +43,13 @@ describe('a TPM that misbehaves', () => {
       await using folder = await temporaryFolder();
       const path = folder.file('tpm');
       await using _server = await hostileTpm(path, answer);
+      const timeoutMs = check === 'ERR_TPM_TIMEOUT' ? 400 : 20_000;
       const started = performance.now();
       await assert.rejects(
-        withTpm(`swtpm:${path}`, (tpm) => tpm.getRandom(9), { timeoutMs: 400 }),
+        withTpm(`swtpm:${path}`, (tpm) => tpm.getRandom(9), { timeoutMs }),
         (error) => error instanceof AsterismError && error.code === check,
       );
-      assert.ok(performance.now() - started < 2000);
+      assert.ok(performance.now() - started < 10_000);
     });
   }
 
@@ -87,9 +88,9 @@ describe('addresses', () => {
 describe('turns', () => {
   it('are given first come, first served, and lost ones are skipped', async () => {
     const order: number[] = [];
-    const first = await takeTurn('a', 1000);
+    const first = await takeTurn('a', 30_000);
     const others = [1, 2, 3].map(async (n) => {
-      const end = await takeTurn('a', n === 2 ? 20 : 1000);
+      const end = await takeTurn('a', n === 2 ? 20 : 30_000);
       order.push(n);
       end();
     });
@@ -107,9 +108,9 @@ describe('turns', () => {
   });
 
   it('are not promised to more than 256', async () => {
-    const end = await takeTurn('d', 1000);
-    const waiting = Array.from({ length: 256 }, () => takeTurn('d', 1000).then((next) => next()));
-    await assert.rejects(takeTurn('d', 1000), { code: 'ERR_TPM_BUSY' });
+    const end = await takeTurn('d', 30_000);
+    const waiting = Array.from({ length: 256 }, () => takeTurn('d', 30_000).then((next) => next()));
+    await assert.rejects(takeTurn('d', 30_000), { code: 'ERR_TPM_BUSY' });
     end();
     await Promise.all(waiting);
   });
@@ -156,7 +157,7 @@ describe('swtpm, which serves one connection at a time', () => {
       assert.ok(attempt.reason instanceof UnreachableError);
       assert.equal(attempt.reason.code, 'ERR_TPM_TIMEOUT');
     }
-    assert.ok(performance.now() - started < 2000);
+    assert.ok(performance.now() - started < 10_000);
     for (const keeper of keepers) keeper.destroy();
     assert.equal((await withTpm(swtpm.address, (tpm) => tpm.getRandom(4))).length, 4);
   });

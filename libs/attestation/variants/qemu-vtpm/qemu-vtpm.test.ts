@@ -188,7 +188,7 @@ describe('qemu-vtpm', () => {
     const strict = new QemuVtpmVerifier({ measurements, attestationKeys: new Set([known]) });
     const trusted = await strict.verify(good, nonce);
     assert.equal(trusted.checks.find((check) => check.name === 'ak-trust')?.outcome, 'passed');
-    await assert.rejects(strict.verify(forged, nonce), PolicyError);
+    await assert.rejects(strict.verify(forged, nonce), { name: 'PolicyError', code: 'ERR_AK_UNKNOWN' });
   });
 
   const name = concat(Uint8Array.of(0, 0x0b), new Uint8Array(32));

@@ -13,7 +13,7 @@ export interface VtpmPolicy {
  *
  * @param checks what was checked before, for the error and the result
  * @returns all checks, warnings among them
- * @throws PolicyError naming every enforced PCR that differs
+ * @throws PolicyError ERR_AK_UNKNOWN | ERR_MEASUREMENTS_DIFFER, naming every check that failed
  */
 export function validateDocument(
   policy: VtpmPolicy,
@@ -38,8 +38,9 @@ export function validateDocument(
   checks.push(...compareMeasurements(policy.measurements, found.pcrs));
   const failed = checks.filter((check) => check.outcome === 'failed');
   if (failed.length > 0) {
+    const unknownKey = failed.some(({ name }) => name === 'ak-trust');
     throw new PolicyError(
-      'ERR_MEASUREMENTS_DIFFER',
+      unknownKey ? 'ERR_AK_UNKNOWN' : 'ERR_MEASUREMENTS_DIFFER',
       `the machine is not what the policy expects: ${failed.map(({ name, detail }) => `${name} is ${detail}`).join('; ')}`,
       { checks },
     );
