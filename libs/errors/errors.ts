@@ -59,3 +59,6 @@ export class UnreachableError extends AsterismError {
     super(options?.code ?? 'ERR_UNREACHABLE', message, options);
   }
 }
+
+/** More was asked than is served at a time. Nothing was done; waiting helps. */
+export class BusyError extends AsterismError {}

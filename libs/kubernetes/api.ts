@@ -61,10 +61,11 @@ export function kubernetesApi(options: KubernetesApiOptions): KubernetesApi {
         throw new KubernetesApiError(
           what,
           status,
-          String((json as { message?: unknown }).message ?? '').slice(0, 300),
+          String((json as { message?: unknown } | null)?.message ?? '').slice(0, 300),
         );
-      // biome-ignore lint/suspicious/noExplicitAny: the caller says what it asked for
-      return json as any;
+      if (typeof json !== 'object' || json === null)
+        throw new UnreachableError(`${what}: the answer (${status}) is no object`);
+      return json as never;
     },
   };
 }

@@ -9,7 +9,7 @@ import type { RpcLog } from './status.ts';
 
 export interface AtlsGrpcServerOptions
   extends RpcLimits,
-    Omit<AtlsServerOptions, 'onConnection' | 'onRefused' | 'farewell' | 'alpn'> {
+    Omit<AtlsServerOptions, 'onConnection' | 'farewell' | 'alpn'> {
   readonly log?: RpcLog;
 }
 
@@ -28,7 +28,10 @@ export class AtlsGrpcServer {
     this.#atls = createAtlsServer({
       ...options,
       onConnection: (socket, peer) => host.serve(socket, peer),
-      onRefused: (err, address) => log?.warn({ err, address }, 'aTLS connection refused'),
+      onRefused: (err, address) => {
+        log?.warn({ err, address }, 'aTLS connection refused');
+        options.onRefused?.(err, address);
+      },
       farewell: (error) =>
         goAway(`evidence refused: ${error instanceof AsterismError ? error.code : 'ERR_ATLS'}`),
     });

@@ -1,22 +1,29 @@
 import { createServer, type Server } from 'node:http';
 import { collectDefaultMetrics, type Registry } from 'prom-client';
 
-/** /healthz (the process answers), /readyz (it can do its work) and /metrics of a service. */
+/**
+ * /healthz (the process answers and is not broken), /readyz (it can do its work) and /metrics of a service. Whoever
+ * reaches the port may read them: they hold counts and states, nothing of callers.
+ */
 export async function serveHealth(options: {
+  /** 0 for any free one. */
   readonly port: number;
   readonly registry: Registry;
   /** @returns undefined when ready, else what is missing */
   readonly missing: () => string | undefined;
+  /** @returns undefined when whole, else why only a restart helps */
+  readonly broken?: () => string | undefined;
   readonly host?: string;
 }): Promise<Server> {
   collectDefaultMetrics({ register: options.registry });
   const server = createServer({ requestTimeout: 5000, headersTimeout: 5000 }, (request, response) => {
+    const say = (problem: string | undefined, good: string): void => {
+      response.writeHead(problem === undefined ? 200 : 503).end(`${problem ?? good}\n`);
+    };
     const path = request.url?.split('?')[0];
-    if (path === '/healthz') response.end('ok\n');
-    else if (path === '/readyz') {
-      const missing = options.missing();
-      response.writeHead(missing === undefined ? 200 : 503).end(`${missing ?? 'ready'}\n`);
-    } else if (path === '/metrics') {
+    if (path === '/healthz') say(options.broken?.(), 'ok');
+    else if (path === '/readyz') say(options.missing(), 'ready');
+    else if (path === '/metrics') {
       options.registry.metrics().then(
         (text) => response.setHeader('content-type', options.registry.contentType).end(text),
         () => response.writeHead(500).end(),

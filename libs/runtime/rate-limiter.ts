@@ -1,4 +1,4 @@
-import { AsterismError } from '@asterism/errors/errors';
+import { BusyError } from '@asterism/errors/errors';
 
 export interface RateLimits {
   /** Calls at once after a pause. */
@@ -7,18 +7,11 @@ export interface RateLimits {
   readonly perSecond: number;
   /** Keys remembered; the one not seen for longest is forgotten. Default 10,000. */
   readonly maxKeys?: number;
-  /** Milliseconds on a clock that never goes back. */
+  /** Milliseconds on a clock that never goes back. Default performance.now. */
   readonly now?: () => number;
 }
 
-/** A caller asked too often. Waiting helps. */
-export class RateLimitError extends AsterismError {
-  constructor(what: string) {
-    super('ERR_RATE_LIMIT', `${what} asks too often; try again later`);
-  }
-}
-
-/** A token bucket for each key. */
+/** A token bucket for each key. Only as many keys are remembered as memory may hold; a forgotten one starts full. */
 export class RateLimiter {
   readonly #limits: RateLimits;
   readonly #now: () => number;
@@ -29,7 +22,7 @@ export class RateLimiter {
     this.#now = limits.now ?? (() => performance.now());
   }
 
-  /** @throws RateLimitError */
+  /** @throws BusyError ERR_RATE_LIMIT */
   take(key: string): void {
     const { burst, perSecond, maxKeys = 10_000 } = this.#limits;
     const now = this.#now();
@@ -39,6 +32,6 @@ export class RateLimiter {
     this.#buckets.delete(key);
     if (this.#buckets.size >= maxKeys) this.#buckets.delete(this.#buckets.keys().next().value!);
     this.#buckets.set(key, { tokens: tokens < 1 ? tokens : tokens - 1, at: now });
-    if (tokens < 1) throw new RateLimitError(key);
+    if (tokens < 1) throw new BusyError('ERR_RATE_LIMIT', `${key} asks too often; try again later`);
   }
 }

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import type { Verdict } from '@asterism/attestation/types';
-import { AsterismError, PolicyError } from '@asterism/errors/errors';
+import { AsterismError, BusyError, PolicyError } from '@asterism/errors/errors';
 import type { KubernetesApi } from '@asterism/kubernetes/api';
 import { createBootstrapToken } from '@asterism/kubernetes/bootstrap-token';
 import type { ClusterCa } from '@asterism/kubernetes/ca';
@@ -10,6 +10,7 @@ import type { API } from '@asterism/rpc/gen/join_pb';
 import type { CallContext, Handlers } from '@asterism/rpc/handlers';
 import type { AuditEvent, AuditLog } from '@asterism/runtime/audit-log';
 import type { RateLimiter } from '@asterism/runtime/rate-limiter';
+import { Refusals } from '@asterism/runtime/refusals';
 import { Counter, type Registry } from 'prom-client';
 import { takeTurn } from './control-plane-turn.ts';
 import { bindDisk, checkDiskOwner, type DiskOwner, readDiskUuid } from './disks.ts';
@@ -57,9 +58,10 @@ export function joinService(parts: JoinServiceParts): Handlers<typeof API> {
   const tickets = new Counter({
     name: 'asterism_join_tickets_total',
     help: 'Requests for tickets',
-    labelNames: ['kind', 'outcome'],
+    labelNames: ['kind', 'outcome', 'reason'],
     registers: [parts.registry],
   });
+  const refusals = new Refusals();
 
   async function identify({ peer, signal }: CallContext): Promise<Caller> {
     limiter.take(peer.address);
@@ -80,21 +82,28 @@ export function joinService(parts: JoinServiceParts): Handlers<typeof API> {
     diskUuid: string,
     work: () => Promise<{ answer: T; grant: Partial<AuditEvent> }>,
   ): Promise<T> {
+    const { address, verdict } = context.peer;
     const base = {
       event: kind,
-      address: context.peer.address,
+      address,
       diskUuid: diskUuid.slice(0, 64),
-      attestationKeyId: context.peer.verdict?.attestationKeyId,
+      variant: verdict?.variant,
+      attestationKeyId: verdict?.attestationKeyId,
+      warnings: verdict?.checks
+        .flatMap(({ name, outcome }) => (outcome === 'warning' ? [name] : []))
+        .join(' '),
     };
     try {
       const { answer, grant } = await work();
       await audit.append({ ...base, ...grant, outcome: 'granted' });
-      tickets.inc({ kind, outcome: 'granted' });
+      tickets.inc({ kind, outcome: 'granted', reason: '' });
       return answer;
     } catch (error) {
       const reason = error instanceof AsterismError ? error.code : 'unexpected';
-      tickets.inc({ kind, outcome: 'refused' });
-      await audit.append({ ...base, outcome: 'refused', reason });
+      tickets.inc({ kind, outcome: 'refused', reason });
+      // Who asks too often can be refused endlessly.
+      const times = error instanceof BusyError ? refusals.count(address) : 1;
+      if (times !== undefined) await audit.append({ ...base, outcome: 'refused', reason, times });
       throw error;
     }
   }
@@ -112,8 +121,8 @@ export function joinService(parts: JoinServiceParts): Handlers<typeof API> {
         }
         const publicKey = await checkKubeletCsr(request.certificateRequest, machine);
         const uuid = readDiskUuid(request.diskUuid);
-        if (machine.controlPlane) await takeTurn(api, machine.nodeName, signal);
         await bindDisk(api, uuid, owner, signal);
+        if (machine.controlPlane) await takeTurn(api, machine.nodeName, signal);
 
         const version = await clusterVersion(api, signal);
         const [stateDiskKey, measurementSecret] = await Promise.all([

@@ -1,55 +1,67 @@
 import { createHash } from 'node:crypto';
+import { BoundedCache } from '@asterism/bytes/bounded-cache';
 import type { KubernetesApi, KubernetesObject } from '@asterism/kubernetes/api';
 import { StatusError } from '@asterism/rpc/status';
+import type { RateLimiter } from '@asterism/runtime/rate-limiter';
 
 /** Tokens must have been made for this audience: one that was stolen elsewhere opens nothing here. */
 export const AUDIENCE = 'key-service';
 
+/** How long a token that was taken back (its pod is gone, say) still counts. */
 const CACHE_MS = 30_000;
 const MAX_CACHED = 1000;
 const MAX_TOKEN_BYTES = 8192;
+const BEARER = /^Bearer ([A-Za-z0-9._~+/=-]+)$/;
+
+export interface CallersOptions {
+  readonly api: KubernetesApi;
+  /** Bounds, for each address, what the API server is asked; calls with a token known to be good cost nothing. */
+  readonly reviews: RateLimiter;
+  /** Milliseconds on a clock that never goes back. Default performance.now. */
+  readonly now?: () => number;
+}
 
 /** Who calls, by the service-account token of the call. The API server judges the token. */
 export class Callers {
-  readonly #api: KubernetesApi;
-  readonly #cache = new Map<string, { caller: string; until: number }>();
+  readonly #options: CallersOptions;
   readonly #now: () => number;
+  /** By the token's hash: tokens themselves are not kept. Only good ones, so guesses push nothing out. */
+  readonly #known = new BoundedCache<{ caller: string; until: number }>(MAX_CACHED);
+  readonly #running = new Map<string, Promise<string>>();
 
-  constructor(api: KubernetesApi, now: () => number = () => performance.now()) {
-    this.#api = api;
-    this.#now = now;
+  constructor(options: CallersOptions) {
+    this.#options = options;
+    this.#now = options.now ?? (() => performance.now());
   }
 
   /**
    * @param authorization value of the call's `authorization` header
+   * @param address who sent it
    * @returns `system:serviceaccount:<namespace>:<name>`
-   * @throws StatusError UNAUTHENTICATED
+   * @throws StatusError UNAUTHENTICATED; BusyError; UnreachableError where the API server does not answer
    */
-  async identify(authorization: string | undefined, signal: AbortSignal): Promise<string> {
-    const token = /^Bearer ([A-Za-z0-9._~+/=-]+)$/.exec(authorization ?? '')?.[1];
-    if (token === undefined || token.length > MAX_TOKEN_BYTES) {
-      throw new StatusError(
-        'UNAUTHENTICATED',
-        'ERR_NO_IDENTITY',
-        'the call carries no service-account token',
-      );
-    }
-    // The token itself is not kept.
+  async identify(authorization: string | undefined, address: string): Promise<string> {
+    const token = BEARER.exec(authorization ?? '')?.[1];
+    if (token === undefined || token.length > MAX_TOKEN_BYTES)
+      throw unknown('the call carries no service-account token');
     const key = createHash('sha256').update(token).digest('base64');
-    const cached = this.#cache.get(key);
-    if (cached !== undefined && cached.until > this.#now()) return cached.caller;
-    const caller = await this.#review(token, signal);
-    if (this.#cache.size >= MAX_CACHED) this.#cache.delete(this.#cache.keys().next().value!);
-    this.#cache.set(key, { caller, until: this.#now() + CACHE_MS });
-    return caller;
+    const known = this.#known.get(key);
+    if (known !== undefined && known.until > this.#now()) return known.caller;
+    this.#options.reviews.take(address);
+    // Calls that come with the same token at the same time share one question.
+    let review = this.#running.get(key);
+    if (review === undefined) {
+      review = this.#review(token, key).finally(() => this.#running.delete(key));
+      this.#running.set(key, review);
+    }
+    return review;
   }
 
-  async #review(token: string, signal: AbortSignal): Promise<string> {
-    const review = await this.#api.call<TokenReview>(
+  async #review(token: string, key: string): Promise<string> {
+    const review = await this.#options.api.call<TokenReview>(
       'POST',
       '/apis/authentication.k8s.io/v1/tokenreviews',
       { apiVersion: 'authentication.k8s.io/v1', kind: 'TokenReview', spec: { token, audiences: [AUDIENCE] } },
-      signal,
     );
     const { authenticated, audiences, user } = review.status ?? {};
     if (
@@ -57,10 +69,15 @@ export class Callers {
       audiences?.includes(AUDIENCE) !== true ||
       typeof user?.username !== 'string'
     ) {
-      throw new StatusError('UNAUTHENTICATED', 'ERR_NO_IDENTITY', `the token is not valid for ${AUDIENCE}`);
+      throw unknown(`the token is not valid for ${AUDIENCE}`);
     }
+    this.#known.set(key, { caller: user.username, until: this.#now() + CACHE_MS });
     return user.username;
   }
+}
+
+function unknown(why: string): StatusError {
+  return new StatusError('UNAUTHENTICATED', 'ERR_NO_IDENTITY', why);
 }
 
 interface TokenReview extends KubernetesObject {

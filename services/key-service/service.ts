@@ -1,14 +1,16 @@
-import { ParseError } from '@asterism/errors/errors';
+import { AsterismError, BusyError, ParseError } from '@asterism/errors/errors';
 import type { KeyManager } from '@asterism/kms/types';
 import type { API } from '@asterism/rpc/gen/keyservice_pb';
 import type { Handlers } from '@asterism/rpc/handlers';
+import { StatusError } from '@asterism/rpc/status';
 import type { AuditLog } from '@asterism/runtime/audit-log';
 import type { RateLimiter } from '@asterism/runtime/rate-limiter';
+import { Refusals } from '@asterism/runtime/refusals';
 import { Counter, type Registry } from 'prom-client';
 import type { Callers } from './callers.ts';
 import { checkScope, type Scopes } from './scopes.ts';
 
-/** Keys of disks and volumes have 32 bytes, with integrity 96; nobody has use for more. */
+/** Keys of disks and volumes have 32 bytes, with integrity 96; nobody has use for more (v2.6 gave up to 8160). */
 const MAX_LENGTH = 96;
 const MAX_ID = 128;
 
@@ -16,6 +18,7 @@ export interface KeyServiceParts {
   readonly keys: KeyManager;
   readonly callers: Callers;
   readonly scopes: Scopes;
+  /** By caller. */
   readonly limiter: RateLimiter;
   readonly audit: AuditLog;
   readonly registry: Registry;
@@ -33,42 +36,55 @@ export function keyService({
   const requests = new Counter({
     name: 'asterism_key_requests_total',
     help: 'Requests for data keys',
-    labelNames: ['outcome'],
+    labelNames: ['outcome', 'reason'],
     registers: [registry],
   });
+  const granted = requests.labels('granted', '');
+  const refusals = new Refusals();
+
+  async function refuse(caller: string, address: string, keyId: string, error: unknown): Promise<void> {
+    const reason = error instanceof AsterismError ? error.code : 'unexpected';
+    requests.inc({ outcome: 'refused', reason });
+    // Who is nobody, or asks too often, can be refused endlessly.
+    const endless =
+      error instanceof BusyError || (error instanceof StatusError && error.status === 'UNAUTHENTICATED');
+    const times = endless ? refusals.count(address) : 1;
+    if (times === undefined) return;
+    await audit.append({
+      event: 'get-data-key',
+      outcome: 'refused',
+      caller,
+      address,
+      keyId: keyId.slice(0, MAX_ID),
+      reason,
+      times,
+    });
+  }
+
   return {
-    async getDataKey({ dataKeyId, length }, { header, signal, peer }) {
+    async getDataKey({ dataKeyId, length }, { header, signal, peer: { address } }) {
       let caller = 'unknown';
       try {
-        caller = await callers.identify(header('authorization'), signal);
+        caller = await callers.identify(header('authorization'), address);
         limiter.take(caller);
         if (dataKeyId === '' || dataKeyId.length > MAX_ID)
-          throw new ParseError('data_key_id must have 1 to 128 characters');
+          throw new ParseError(`data_key_id must have 1 to ${MAX_ID} characters`, { code: 'ERR_KEY_ID' });
         if (length < 1 || length > MAX_LENGTH)
-          throw new ParseError(`length must be 1 to ${MAX_LENGTH} bytes`);
+          throw new ParseError(`length must be 1 to ${MAX_LENGTH} bytes`, { code: 'ERR_KEY_LENGTH' });
         checkScope(scopes, caller, dataKeyId);
         const dataKey = await keys.getDek(`key-${dataKeyId}`, length, signal);
         await audit.append({
           event: 'get-data-key',
           outcome: 'granted',
           caller,
-          address: peer.address,
+          address,
           keyId: dataKeyId,
           length,
         });
-        requests.inc({ outcome: 'granted' });
+        granted.inc();
         return { dataKey };
       } catch (error) {
-        requests.inc({ outcome: 'refused' });
-        const reason = (error as { code?: unknown }).code;
-        await audit.append({
-          event: 'get-data-key',
-          outcome: 'refused',
-          caller,
-          address: peer.address,
-          keyId: dataKeyId.slice(0, MAX_ID),
-          reason: typeof reason === 'string' ? reason : 'unexpected',
-        });
+        await refuse(caller, address, dataKeyId, error);
         throw error;
       }
     },
