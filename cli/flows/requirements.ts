@@ -1,4 +1,4 @@
-import { statfs } from 'node:fs/promises';
+import { readFile, statfs } from 'node:fs/promises';
 import { availableParallelism, totalmem } from 'node:os';
 import { AsterismError } from '@asterism/errors/errors';
 
@@ -29,6 +29,17 @@ export async function checkRequirements(needs: Needs): Promise<string[]> {
   const needed = 2 + 0.5 * needs.nodes;
   if (memory < needed) missing.push(`${needed} GiB of memory (there are ${memory.toFixed(1)})`);
   if (availableParallelism() < 2) tight.push('only one processor: everything will take long');
+  // Measured: a cluster of two nodes holds 33 of them, the limit is for all clusters together, and a kubelet that
+  // gets none ends.
+  const watches = Number(
+    await readFile('/proc/sys/fs/inotify/max_user_instances', 'utf8').catch(() => 'NaN'),
+  );
+  if (watches < 32 * needs.nodes + 64) {
+    tight.push(
+      `fs.inotify.max_user_instances is ${watches}: kubelets may fail with "too many open files"; ` +
+        'raise it with: sysctl -w fs.inotify.max_user_instances=1024',
+    );
+  }
   const free = await freeBytes(needs.folder);
   const disk = 4 + 2 * needs.nodes;
   if (free / GIB < disk) missing.push(`${disk} GiB of free disk (there are ${(free / GIB).toFixed(1)})`);
