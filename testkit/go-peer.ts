@@ -26,7 +26,7 @@ export interface GoReport {
  * @returns the program, or why there is none (no Go, too old a Go, modules not reachable): the reason to skip
  */
 export function buildGoPeer(
-  name: 'atls-peer' | 'grpc-peer' | 'tpm-peer',
+  name: 'atls-peer' | 'grpc-peer' | 'tpm-peer' | 'attest-peer',
 ): { program: string } | { skip: string } {
   const folder = join(import.meta.dirname, 'go', name);
   if (spawnSync('go', ['version']).error !== undefined)

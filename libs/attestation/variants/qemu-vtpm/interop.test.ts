@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
+import { execFile, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
@@ -9,6 +9,8 @@ import { promisify } from 'node:util';
 import { toBase64, toHex, toUtf8 } from '@asterism/bytes/encoding';
 import { VerificationError } from '@asterism/errors/errors';
 import { parseEventLog, replay } from '@asterism/eventlog/event-log';
+import { writeEventLog } from '@asterism/eventlog/write';
+import { buildGoPeer } from '@asterism/testkit/go-peer';
 import { startSwtpm } from '@asterism/testkit/swtpm';
 import { temporaryFolder } from '@asterism/testkit/temporary-folder';
 import { parsePublicArea, parseQuoteAttest } from '@asterism/tpm/structures';
@@ -74,6 +76,58 @@ describe('tpm2-tools', () => {
       };
       const verdict = await new QemuVtpmVerifier(zeroPcr15).verify(toUtf8(JSON.stringify(document)), nonce);
       assert.equal(verdict.pcrs.size, 24);
+    });
+  }
+});
+
+describe('go-tpm-tools, as v2.6 uses it', () => {
+  const go = buildGoPeer('attest-peer');
+  const skip = 'skip' in go && go.skip;
+  const peer = (args: readonly string[], input: Uint8Array = new Uint8Array()) => {
+    if ('skip' in go) throw new Error(go.skip);
+    const { status, stdout, stderr } = spawnSync(go.program, args, {
+      input,
+      encoding: 'utf8',
+      timeout: 60_000,
+    });
+    return { status, stdout, stderr };
+  };
+  const stages = [{ pcr: 4, digest: new Uint8Array(32).fill(9), description: 'boot stage' }];
+  const measure = (address: string) => withTpm(address, (tpm) => tpm.extendPcr(4, stages[0]!.digest));
+
+  it('makes evidence that we accept, with a quote of every bank', { skip }, async () => {
+    await using swtpm = await startSwtpm('sha1,sha256,sha384');
+    await using folder = await temporaryFolder();
+    await writeFile(folder.file('log'), writeEventLog(stages));
+    await measure(swtpm.address);
+    const made = peer(['issue', swtpm.socket, folder.file('log'), toHex(userData), toHex(nonce)]);
+    assert.equal(made.status, 0, made.stderr);
+    assert.equal(parseDocument(toUtf8(made.stdout)).quotes.length, 3);
+    const verdict = await new QemuVtpmVerifier(zeroPcr15).verify(toUtf8(made.stdout), nonce);
+    const outcome = (name: string) => verdict.checks.find((check) => check.name === name)?.outcome;
+    assert.equal(outcome('event-log'), 'passed');
+    assert.equal(outcome('pcr-15'), 'passed');
+    await assert.rejects(new QemuVtpmVerifier(zeroPcr15).verify(toUtf8(made.stdout), userData), {
+      code: 'ERR_QUOTE_NONCE',
+    });
+  });
+
+  for (const akType of ['ecc-p256', 'rsa-2048'] as const) {
+    it(`accepts ours (${akType})`, { skip }, async () => {
+      await using swtpm = await startSwtpm();
+      await using folder = await temporaryFolder();
+      await writeFile(folder.file('log'), writeEventLog(stages));
+      await measure(swtpm.address);
+      const options = { tpmAddress: swtpm.address, eventLogPath: folder.file('log'), akType };
+      const document = await createQemuVtpmIssuer(options).issue(userData, nonce);
+      const judged = peer(['verify', toHex(userData), toHex(nonce)], document);
+      assert.equal(judged.status, 0, judged.stderr);
+      const { pcrs, hash, events } = JSON.parse(judged.stdout);
+      assert.equal(hash, 'SHA256');
+      assert.equal(events, 1);
+      const own = await withTpm(swtpm.address, (tpm) => tpm.readPcrs(ALL));
+      for (const [index, value] of own) assert.equal(pcrs[index], toHex(value));
+      assert.notEqual(peer(['verify', toHex(userData), toHex(userData)], document).status, 0);
     });
   }
 });
