@@ -21,7 +21,7 @@ export async function balance(address: string, port: number, backends: readonly 
   if (port === API_PORT) {
     for (const backend of backends) {
       setInterval(() => {
-        probe(backend).then((yes) => (yes ? ready.add(backend) : ready.delete(backend)));
+        void probe(backend).then((yes) => (yes ? ready.add(backend) : ready.delete(backend)));
       }, PROBE_PERIOD_MS).unref();
     }
   }

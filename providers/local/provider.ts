@@ -19,6 +19,7 @@ import {
   writeCluster,
 } from './cluster.ts';
 import { checkHost, host } from './host.ts';
+import { raiseHostLimits, restoreHostLimits } from './host-limits.ts';
 import { createFabric, removeNetworks } from './network.ts';
 import { killNode, runningInit, startNode, stopNode } from './node.ts';
 import { startSupervisor, stopSupervisor } from './supervisor.ts';
@@ -73,6 +74,8 @@ export async function createLocalCluster(
     ...Array.from({ length: spec.workerNodes }, (_, i) => ({ name: `worker-${i}`, role: 'Worker' as const })),
   ];
   const cluster = await register(spec, image, names);
+  // After the cluster is on record: one that is removed just now does not put the limits back.
+  await raiseHostLimits();
   options.onDetail('network');
   await createFabric(cluster);
   await startSupervisor(cluster);
@@ -138,6 +141,7 @@ export async function removeLocalCluster(uid: string, options: ProviderOptions):
   await removeGroups(uid);
   await rm(runtimeFolder(uid), { recursive: true, force: true });
   await rm(clusterFolder(uid), { recursive: true, force: true });
+  await restoreHostLimits();
 }
 
 /** Starts a node, and the supervisor where it is gone. */
