@@ -69,8 +69,9 @@ export function makeCertificate({ privateKey, spki, attestation, now }: Certific
 
 /** X.509 Time (RFC 5280 4.1.2.5): UTCTime through 2049, GeneralizedTime after. */
 function time(ms: number): Uint8Array {
-  const text = new Date(ms).toISOString().replaceAll(/[-:T]|\.\d+/g, '');
-  const year = Number(text.slice(0, 4));
-  if (year < 2050) return element(TAG.utcTime, toUtf8(text.slice(2)));
-  return element(TAG.generalizedTime, toUtf8(text));
+  const iso = new Date(ms).toISOString();
+  const day = iso.slice(5, 7) + iso.slice(8, 10);
+  const rest = `${day}${iso.slice(11, 13)}${iso.slice(14, 16)}${iso.slice(17, 19)}Z`;
+  if (Number(iso.slice(0, 4)) < 2050) return element(TAG.utcTime, toUtf8(iso.slice(2, 4) + rest));
+  return element(TAG.generalizedTime, toUtf8(iso.slice(0, 4) + rest));
 }

@@ -7,7 +7,7 @@ import { AsterismError, UnreachableError, VerificationError } from '@asterism/er
 import { GateStream } from './gate/gate-stream.ts';
 import type { ClientAuthentication, ServerFlight } from './gate/handshake-gate.ts';
 import { IdentitySource } from './identity.ts';
-import { abortable, issueCertificate, timedOut } from './issuing.ts';
+import { issueCertificate, timedOut } from './issuing.ts';
 import { newNonce, nonceFromName, nonceText } from './nonce.ts';
 import { verifyPeer } from './verify-peer.ts';
 
@@ -41,34 +41,38 @@ export interface AtlsConnection {
  * @throws VerificationError | PolicyError the evidence is false, or not what policy allows
  * @throws UnreachableError nothing answers, the handshake breaks, or it takes too long
  */
-export async function connectAtls(options: AtlsConnectOptions): Promise<AtlsConnection> {
-  const { host, port, timeoutMs } = options;
-  const started = performance.now();
+export function connectAtls(options: AtlsConnectOptions): Promise<AtlsConnection> {
+  const { host, port } = options;
   const raw = connectTcp({ host, port, noDelay: true });
   const where = `${host}:${port}`;
-  await within(raw, timeoutMs, options.signal, where, (signal) =>
-    abortable(
-      new Promise<void>((resolve, reject) => {
-        raw.once('connect', resolve);
-        raw.once('error', (cause) =>
-          reject(new UnreachableError(`cannot connect to ${where}: ${cause.message}`, { cause })),
-        );
-      }),
-      signal,
-    ),
-  );
-  const left = Math.max(1, timeoutMs - (performance.now() - started));
-  return handshakeAtls(raw, { ...options, timeoutMs: left });
+  return within(raw, options, where, async (signal) => {
+    await connected(raw, where);
+    return shake(raw, options, where, signal);
+  });
 }
 
 /** The same over a TCP connection that exists. The connection is destroyed when this throws. */
 export function handshakeAtls(raw: Socket, options: AtlsHandshakeOptions): Promise<AtlsConnection> {
-  raw.on('error', () => {});
   const where = raw.remoteAddress === undefined ? 'the server' : `${raw.remoteAddress}:${raw.remotePort}`;
-  const shake = options.issuer === undefined ? oneWay : mutual;
-  return within(raw, options.timeoutMs, options.signal, where, (signal) =>
-    shake(raw, options, where, signal),
-  );
+  return within(raw, options, where, (signal) => shake(raw, options, where, signal));
+}
+
+function shake(
+  raw: Socket,
+  options: AtlsHandshakeOptions,
+  where: string,
+  signal: AbortSignal,
+): Promise<AtlsConnection> {
+  return (options.issuer === undefined ? oneWay : mutual)(raw, options, where, signal);
+}
+
+function connected(raw: Socket, where: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    raw.once('connect', resolve);
+    raw.once('error', (cause) =>
+      reject(new UnreachableError(`cannot connect to ${where}: ${cause.message}`, { cause })),
+    );
+  });
 }
 
 // Shared by all connections of the process: contexts without a key, and short-lived key pairs.
@@ -97,9 +101,9 @@ async function oneWay(
     rejectUnauthorized: false,
     ALPNProtocols: [...(options.alpn ?? ['h2'])],
   });
-  await abortable(secured(socket, where), signal);
+  await secured(socket, where);
   const shown = socket.getPeerX509Certificate();
-  const peer = await abortable(verifyPeer(shown, options.verifiers, nonce, Date.now(), signal), signal);
+  const peer = await verifyPeer(shown, options.verifiers, nonce, Date.now(), signal);
   return { socket, peer };
 }
 
@@ -140,7 +144,7 @@ async function mutual(
     ALPNProtocols: [...(options.alpn ?? ['h2'])],
   });
   socket.on('keylog', (line) => gate.keyLog(line));
-  await abortable(Promise.all([shown.promise, secured(socket, where)]), signal);
+  await Promise.all([shown.promise, secured(socket, where)]);
   socket.removeAllListeners('keylog');
   const used = socket.getPeerX509Certificate()?.raw;
   if (used === undefined || judged === undefined || !equal(used, judged))
@@ -203,21 +207,26 @@ function secured(socket: TLSSocket, where: string): Promise<void> {
   });
 }
 
-/** Runs `work` with a signal that aborts on time-out, the caller's abort; destroys the socket when it fails. */
-async function within<T>(
+/**
+ * Runs `work` until the time is out or the caller aborts. The socket is destroyed when this throws, so that whatever
+ * `work` still waits for comes to an end.
+ */
+async function within(
   raw: Socket,
-  timeoutMs: number,
-  outer: AbortSignal | undefined,
+  { timeoutMs, signal: outer }: AtlsHandshakeOptions,
   where: string,
-  work: (signal: AbortSignal) => Promise<T>,
-): Promise<T> {
+  work: (signal: AbortSignal) => Promise<AtlsConnection>,
+): Promise<AtlsConnection> {
+  raw.on('error', () => {});
   const controller = new AbortController();
-  const timer = setTimeout(
-    () => controller.abort(timedOut(`the handshake with ${where}`, Math.round(timeoutMs))),
-    timeoutMs,
-  );
+  const given = Promise.withResolvers<never>();
+  const giveUp = (reason: Error) => {
+    controller.abort(reason);
+    given.reject(reason);
+  };
+  const timer = setTimeout(() => giveUp(timedOut(`the handshake with ${where}`, timeoutMs)), timeoutMs);
   const stop = () =>
-    controller.abort(
+    giveUp(
       new UnreachableError(`the connection to ${where} was given up`, {
         cause: outer?.reason,
         code: 'ERR_ABORTED',
@@ -226,7 +235,7 @@ async function within<T>(
   outer?.addEventListener('abort', stop, { once: true });
   if (outer?.aborted) stop();
   try {
-    return await work(controller.signal);
+    return await Promise.race([given.promise, work(controller.signal)]);
   } catch (error) {
     raw.destroy();
     throw error instanceof AsterismError

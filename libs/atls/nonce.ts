@@ -53,12 +53,21 @@ const FILLER_SIGNATURE = element(
   element(TAG.sequence, element(TAG.integer, Uint8Array.of(1)), element(TAG.integer, Uint8Array.of(1))),
 );
 
-/** PEM of the throw-away CA whose subject carries the server's nonce to the client (CN = base64). */
-export function nonceCa(nonce: Uint8Array): string {
-  const name = commonName(nonceText(nonce));
+const BLANK = '.'.repeat(44);
+const TEMPLATE = nonceCaOf(commonName(BLANK));
+const SUBJECTS = [TEMPLATE.indexOf(BLANK), TEMPLATE.lastIndexOf(BLANK)];
+
+function nonceCaOf(name: Uint8Array): Buffer {
   const body = concat(VERSION_3, SERIAL_ZERO, ECDSA_SHA256, name, FOREVER, name, FILLER_POINT);
   const tbs = concat(header(TAG.sequence, body.length), body);
-  return pem('CERTIFICATE', element(TAG.sequence, tbs, ECDSA_SHA256, FILLER_SIGNATURE));
+  return Buffer.from(element(TAG.sequence, tbs, ECDSA_SHA256, FILLER_SIGNATURE));
+}
+
+/** PEM of the throw-away CA whose subject carries the server's nonce to the client (CN = base64). */
+export function nonceCa(nonce: Uint8Array): string {
+  const certificate = Buffer.from(TEMPLATE);
+  for (const at of SUBJECTS) certificate.write(nonceText(nonce), at, 'latin1');
+  return pem('CERTIFICATE', certificate);
 }
 
 /**

@@ -4,7 +4,7 @@ import { createServer as createTlsServer, type SecureContext, type TLSSocket } f
 import type { Issuer, Verdict, Verifier } from '@asterism/attestation/types';
 import { UnreachableError, VerificationError } from '@asterism/errors/errors';
 import { IdentitySource } from './identity.ts';
-import { abortable, issueCertificate } from './issuing.ts';
+import { issueCertificate } from './issuing.ts';
 import { listen } from './listen.ts';
 import { newNonce, nonceCa, nonceFromText } from './nonce.ts';
 import { type Pending, PendingConnections } from './pending.ts';
@@ -133,7 +133,7 @@ export function createAtlsServer(options: AtlsServerOptions): AtlsServer {
     if (verifiers.length > 0) {
       const { signal } = pending.abort;
       const shown = socket.getPeerX509Certificate();
-      peer = await abortable(verifyPeer(shown, verifiers, ownNonce, Date.now(), signal), signal);
+      peer = await verifyPeer(shown, verifiers, ownNonce, Date.now(), signal);
     }
     if (socket.destroyed) throw new UnreachableError('the peer closed the connection before it was judged');
     pendings.release(pending);

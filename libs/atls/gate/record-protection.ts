@@ -1,4 +1,11 @@
-import { type CipherGCMTypes, createCipheriv, createDecipheriv, hash } from 'node:crypto';
+import {
+  type CipherGCMTypes,
+  createCipheriv,
+  createDecipheriv,
+  createSecretKey,
+  hash,
+  type KeyObject,
+} from 'node:crypto';
 import { concat, zero } from '@asterism/bytes/bytes';
 import { toUtf8 } from '@asterism/bytes/encoding';
 import { Writer } from '@asterism/bytes/writer';
@@ -73,13 +80,16 @@ const MAX_PLAINTEXT = 1 << 14;
 /** Seals or opens the records of one direction under one traffic secret (RFC 8446 5.2, 5.3). */
 export class RecordProtection {
   readonly #suite: Suite;
-  readonly #key: Uint8Array;
+  // A KeyObject: with bytes, each cipher costs three times as much. OpenSSL wipes it when it is collected.
+  #key: KeyObject | undefined;
   readonly #iv: Uint8Array;
   #sequence = 0;
 
   constructor(suite: Suite, trafficSecret: Uint8Array) {
     this.#suite = suite;
-    this.#key = expandLabel(suite, trafficSecret, 'key', suite.keyLength);
+    const key = expandLabel(suite, trafficSecret, 'key', suite.keyLength);
+    this.#key = createSecretKey(key);
+    zero(key);
     this.#iv = expandLabel(suite, trafficSecret, 'iv', 12);
   }
 
@@ -88,6 +98,11 @@ export class RecordProtection {
     const view = new DataView(nonce.buffer);
     view.setUint32(8, (view.getUint32(8) ^ this.#sequence++) >>> 0);
     return nonce;
+  }
+
+  #present(): KeyObject {
+    if (this.#key === undefined) throw new ParseError('a record after its keys were forgotten');
+    return this.#key;
   }
 
   // The three ciphers share one interface of node:crypto; its types want to know which.
@@ -99,7 +114,9 @@ export class RecordProtection {
   open(fragment: Uint8Array, header: Uint8Array): { readonly type: number; readonly content: Uint8Array } {
     if (fragment.length < TAG_LENGTH + 1) throw new ParseError('protected record is too short');
     const cut = fragment.length - TAG_LENGTH;
-    const decipher = createDecipheriv(this.#cipher, this.#key, this.#nonce(), { authTagLength: TAG_LENGTH });
+    const decipher = createDecipheriv(this.#cipher, this.#present(), this.#nonce(), {
+      authTagLength: TAG_LENGTH,
+    });
     decipher.setAAD(header);
     decipher.setAuthTag(fragment.subarray(cut));
     const inner = decipher.update(fragment.subarray(0, cut));
@@ -121,7 +138,9 @@ export class RecordProtection {
       const piece = bytes.subarray(at, at + MAX_PLAINTEXT);
       const length = piece.length + 1 + TAG_LENGTH;
       const header = Uint8Array.of(RECORD.applicationData, 3, 3, length >> 8, length & 0xff);
-      const cipher = createCipheriv(this.#cipher, this.#key, this.#nonce(), { authTagLength: TAG_LENGTH });
+      const cipher = createCipheriv(this.#cipher, this.#present(), this.#nonce(), {
+        authTagLength: TAG_LENGTH,
+      });
       cipher.setAAD(header);
       const sealed = cipher.update(concat(piece, Uint8Array.of(RECORD.handshake)));
       cipher.final();
@@ -136,6 +155,7 @@ export class RecordProtection {
   }
 
   clear(): void {
-    zero(this.#key, this.#iv);
+    this.#key = undefined;
+    zero(this.#iv);
   }
 }
