@@ -159,6 +159,30 @@ describe('qemu-vtpm', () => {
     assert.equal((await verifier.verify(both, nonce)).pcrs.get(4)!.length, 32);
   });
 
+  it('refuses a forged SHA-256 quote with the wanted values beside a genuine one of another bank', async () => {
+    const genuine = JSON.parse(fromUtf8(good)).Attestation;
+    const lie = JSON.parse(fromUtf8(new ForgingTpm().document(userData, nonce, pcrs))).Attestation.quotes[0];
+    const other = await withTpm(swtpm.address, async (tpm) => {
+      const inner = createHash('sha256').update(userData).update(nonce).digest();
+      return tpm.quote(0x81008f01, inner, [{ hash: Alg.SHA384, pcrs: [4] }]);
+    });
+    const values = await withTpm(swtpm.address, (tpm) => tpm.readPcrs([4], Alg.SHA384));
+    const sha384 = {
+      quote: toBase64(other.attest),
+      raw_sig: toBase64(other.signature),
+      pcrs: { hash: Alg.SHA384, pcrs: { 4: toBase64(values.get(4)!) } },
+    };
+    for (const quotes of [
+      [sha384, lie],
+      [lie, sha384],
+    ]) {
+      const document = changed((d) => {
+        d.Attestation = { ...genuine, quotes };
+      });
+      await refused(document, 'ERR_QUOTE_SIGNATURE');
+    }
+  });
+
   it('refuses keys that are no restricted signing keys of a TPM, although their signature holds', async () => {
     for (const [attribute, set] of [
       [ObjectAttribute.RESTRICTED, false],
@@ -171,6 +195,23 @@ describe('qemu-vtpm', () => {
       const attributes = set ? AK_ATTRIBUTES | attribute : AK_ATTRIBUTES & ~attribute;
       await refused(new ForgingTpm(attributes).document(userData, nonce, pcrs), 'ERR_AK_ATTRIBUTES');
     }
+  });
+
+  it('refuses a key that is no point of the curve, and one of another curve or hash', async () => {
+    const area = new ForgingTpm().publicArea;
+    const at = (offset: number, value: number) => {
+      const copy = area.slice();
+      copy[offset] = value;
+      return changed((d) => {
+        d.Attestation.ak_pub = toBase64(copy);
+      });
+    };
+    const [scheme, schemeHash, curve, lastOfY] = [13, 15, 17, area.length - 1];
+    await assert.rejects(verifier.verify(at(lastOfY, area[lastOfY]! ^ 1), nonce), ParseError);
+    await refused(at(schemeHash, Alg.SHA384), 'ERR_AK_ATTRIBUTES');
+    await refused(at(schemeHash, Alg.SHA1), 'ERR_AK_ATTRIBUTES');
+    await refused(at(curve, 4), 'ERR_AK_ATTRIBUTES');
+    await refused(at(scheme, 0x1b), 'ERR_AK_ATTRIBUTES');
   });
 
   it('takes keys as v2.6 makes them, which are not exempt from dictionary-attack protection', async () => {
