@@ -1,5 +1,5 @@
 import 'reflect-metadata';
-import { createHash, createPrivateKey, randomBytes } from 'node:crypto';
+import { createHash, createPrivateKey, X509Certificate as NodeCertificate, randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { AsterismError } from '@asterism/errors/errors';
 import * as x509 from '@peculiar/x509';
@@ -34,8 +34,10 @@ export class ClusterCa {
    */
   static async load(folder: string): Promise<ClusterCa> {
     try {
-      const certificate = new x509.X509Certificate(await readFile(`${folder}/ca.crt`, 'utf8'));
+      const pem = await readFile(`${folder}/ca.crt`, 'utf8');
+      const certificate = new x509.X509Certificate(pem);
       const key = createPrivateKey(await readFile(`${folder}/ca.key`, 'utf8'));
+      if (!new NodeCertificate(pem).checkPrivateKey(key)) throw new Error("the key is not the certificate's");
       const curve = key.asymmetricKeyDetails?.namedCurve === 'secp384r1' ? 'P-384' : 'P-256';
       const algorithm =
         key.asymmetricKeyType === 'ec'
@@ -61,7 +63,7 @@ export class ClusterCa {
     const certificate = await x509.X509CertificateGenerator.create({
       serialNumber: serial.toString('hex'),
       subject: request.subject,
-      issuer: this.certificate.subjectName.toString(),
+      issuer: this.certificate.subjectName,
       notBefore: new Date(now - BACKDATED_MS),
       notAfter: new Date(Math.min(now + request.validForMs, this.certificate.notAfter.getTime())),
       publicKey: request.publicKey,
@@ -74,6 +76,8 @@ export class ClusterCa {
           true,
         ),
         new x509.ExtendedKeyUsageExtension(request.usages.map((name) => usage[name])),
+        await x509.SubjectKeyIdentifierExtension.create(request.publicKey),
+        await x509.AuthorityKeyIdentifierExtension.create(this.certificate.publicKey),
         new x509.SubjectAlternativeNameExtension(request.names),
       ],
     });
