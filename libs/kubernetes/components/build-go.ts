@@ -11,7 +11,8 @@ export interface BuildOptions {
 }
 
 const BUILD_TIMEOUT_MS = 40 * 60_000;
-const MODULES = join(import.meta.dirname, 'modules');
+/** Wrapper modules that pin what programs are made of. */
+export const MODULES = join(import.meta.dirname, 'modules');
 
 /**
  * Builds a program, unless it is there. The wrapper's go.mod and go.sum pin every module (`-mod=readonly`), the

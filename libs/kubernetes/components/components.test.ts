@@ -14,6 +14,8 @@ import {
   componentsForWire,
   provideComponents,
   readManifest,
+  recipeOf,
+  releaseOf,
   verifyComponents,
 } from './provide.ts';
 
@@ -49,7 +51,11 @@ describe('components', () => {
     };
     await writeFile(
       join(folder, 'components.json'),
-      JSON.stringify({ version: DEFAULT_VERSION, components: [entry] }),
+      JSON.stringify({
+        version: DEFAULT_VERSION,
+        recipe: await recipeOf(releaseOf(DEFAULT_VERSION)),
+        components: [entry],
+      }),
     );
   }
 

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import {
   chmod,
   copyFile,
@@ -14,7 +15,7 @@ import { join } from 'node:path';
 import { AsterismError } from '@asterism/errors/errors';
 import { runChecked } from '@asterism/runtime/program';
 import { writeImageArchive } from '../oci/archive.ts';
-import { type BuildOptions, buildProgram } from './build-go.ts';
+import { type BuildOptions, buildProgram, MODULES } from './build-go.ts';
 import { cacheFolder, sha256OfFile, withLock } from './cache.ts';
 import {
   CNI_PLUGINS,
@@ -24,6 +25,9 @@ import {
   RELEASES,
 } from './catalogue.ts';
 import { debianTree } from './debian-tree.ts';
+import { PINNED_PROGRAMS } from './pinned.ts';
+import { provideProgram } from './sources.ts';
+import { TOOLCHAIN_VERSION } from './toolchain.ts';
 
 /** One file that nodes install. */
 export interface ComponentEntry {
@@ -39,10 +43,13 @@ export interface ComponentEntry {
 
 export interface ComponentManifest {
   readonly version: string;
+  /** SHA-256 over everything that the files were made from. */
+  readonly recipe: string;
   readonly components: readonly ComponentEntry[];
 }
 
 const MANIFEST = 'components.json';
+const PAUSE_SOURCE = join(import.meta.dirname, 'pause.c');
 
 /** @throws AsterismError ERR_KUBERNETES_VERSION */
 export function releaseOf(version: string): KubernetesRelease {
@@ -71,15 +78,19 @@ export async function readManifest(version: string): Promise<ComponentManifest |
  */
 export async function provideComponents(version: string, options: BuildOptions): Promise<ComponentManifest> {
   const release = releaseOf(version);
+  const recipe = await recipeOf(release);
   const present = await readManifest(version);
-  if (present !== undefined && (await allThere(present))) return present;
+  if (present?.recipe === recipe && (await allThere(present))) return present;
   const folder = componentsFolder(version);
   return withLock(folder, async () => {
-    for (const program of release.programs) await buildProgram(program, join(folder, 'bin'), options);
+    await forgetOtherRecipe(folder, recipe);
+    for (const program of release.programs) {
+      await provideProgram(program, PINNED_PROGRAMS[version]?.[program.name], join(folder, 'bin'), options);
+    }
     await buildPause(folder, options);
     for (const image of release.images) await buildImage(image, folder, options);
     await packCniPlugins(folder, options);
-    return writeManifest(release, folder);
+    return writeManifest(release, recipe, folder);
   });
 }
 
@@ -90,6 +101,26 @@ export async function provideNodePrograms(options: BuildOptions): Promise<string
     for (const program of NODE_PROGRAMS) await buildProgram(program, folder, options);
   });
   return folder;
+}
+
+/** Names what a release is made from: catalogue, modules, compiler and own sources. */
+export async function recipeOf(release: KubernetesRelease): Promise<string> {
+  const hash = createHash('sha256').update(JSON.stringify(release)).update(TOOLCHAIN_VERSION);
+  const modules = new Set(release.programs.map((program) => program.module));
+  for (const module of [...modules].sort()) {
+    for (const name of ['go.mod', 'go.sum']) hash.update(await readFile(join(MODULES, module, name)));
+  }
+  return hash.update(await readFile(PAUSE_SOURCE)).digest('hex');
+}
+
+/** Files of another recipe, whole or half, are not gone on with. */
+async function forgetOtherRecipe(folder: string, recipe: string): Promise<void> {
+  const mark = join(folder, 'recipe');
+  if ((await readFile(mark, 'utf8').catch(() => '')) === recipe) return;
+  for (const name of ['bin', 'images', 'cni-plugins.tar.gz', MANIFEST]) {
+    await rm(join(folder, name), { recursive: true, force: true });
+  }
+  await writeFile(mark, recipe);
 }
 
 /** Compares every file with the manifest. */
@@ -141,8 +172,7 @@ async function buildPause(folder: string, options: BuildOptions): Promise<void> 
   const target = join(folder, 'bin/pause');
   if (await stat(target).catch(() => undefined)) return;
   const temporary = `${target}.part`;
-  const source = join(import.meta.dirname, 'pause.c');
-  await runChecked('gcc', ['-Os', '-Wall', '-static', '-s', '-o', temporary, source], {
+  await runChecked('gcc', ['-Os', '-Wall', '-static', '-s', '-o', temporary, PAUSE_SOURCE], {
     timeoutMs: 60_000,
     signal: options.signal,
   });
@@ -206,7 +236,11 @@ async function packCniPlugins(folder: string, options: BuildOptions): Promise<vo
   await rename(`${target}.part`, target);
 }
 
-async function writeManifest(release: KubernetesRelease, folder: string): Promise<ComponentManifest> {
+async function writeManifest(
+  release: KubernetesRelease,
+  recipe: string,
+  folder: string,
+): Promise<ComponentManifest> {
   const files = [
     ...Object.entries(release.install).map(([name, to]) => ({
       name,
@@ -227,7 +261,7 @@ async function writeManifest(release: KubernetesRelease, folder: string): Promis
     const path = join(folder, file.file);
     components.push({ ...file, hash: `sha256:${await sha256OfFile(path)}`, size: (await stat(path)).size });
   }
-  const manifest = { version: release.version, components };
+  const manifest = { version: release.version, recipe, components };
   await writeFile(join(folder, `${MANIFEST}.part`), `${JSON.stringify(manifest, null, 2)}\n`);
   await rename(join(folder, `${MANIFEST}.part`), join(folder, MANIFEST));
   return manifest;

@@ -9,9 +9,10 @@ import { runChecked } from '@asterism/runtime/program';
 import { cacheFolder, sha256OfFile } from './cache.ts';
 
 /** The one compiler everything is built with, as a Go module: a zip whose hash is pinned here. */
+export const TOOLCHAIN_VERSION = 'v0.0.1-go1.26.8';
 const TOOLCHAINS: Readonly<Record<string, { readonly version: string; readonly sha256: string }>> = {
   x64: {
-    version: 'v0.0.1-go1.26.8.linux-amd64',
+    version: `${TOOLCHAIN_VERSION}.linux-amd64`,
     sha256: '30c2b1bf7dcc88d3eb0a1364e47ddd9128edb3110a30e8a0ef61cd5856b31de7',
   },
 };

@@ -1,0 +1,58 @@
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, it } from 'node:test';
+import { provideProgram } from './sources.ts';
+
+const CONTENT = 'a program';
+const PINNED = createHash('sha256').update(CONTENT).digest('hex');
+const program = { name: 'tool', module: 'cni-plugins', package: 'example.com/none' };
+const options = { signal: AbortSignal.timeout(60_000), onDetail: () => {} };
+
+describe('a program from a mirror', () => {
+  let folder: string;
+  let mirror: string;
+  beforeEach(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'asterism-sources-'));
+    mirror = join(folder, 'mirror');
+    await mkdir(mirror);
+    process.env.ASTERISM_COMPONENTS_MIRROR = mirror;
+  });
+  afterEach(async () => {
+    delete process.env.ASTERISM_COMPONENTS_MIRROR;
+    await rm(folder, { recursive: true, force: true });
+  });
+  const provide = () => provideProgram(program, PINNED, join(folder, 'bin'), options);
+
+  it('is taken when its bytes are the pinned ones', async () => {
+    await writeFile(join(mirror, PINNED), CONTENT);
+    await provide();
+    assert.equal(await readFile(join(folder, 'bin/tool'), 'utf8'), CONTENT);
+  });
+
+  it('is refused when a byte differs, and nothing of it stays', async () => {
+    await writeFile(join(mirror, PINNED), `${CONTENT}!`);
+    await assert.rejects(provide(), { code: 'ERR_COMPONENT_HASH' });
+    assert.deepEqual(await readdir(join(folder, 'bin')), []);
+  });
+
+  it('comes over HTTP too, and a truncated answer is refused', async () => {
+    let body = CONTENT;
+    const server = createServer((request, response) => {
+      if (request.url === `/files/${PINNED}`) response.end(body);
+      else response.writeHead(404).end();
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    process.env.ASTERISM_COMPONENTS_MIRROR = `http://127.0.0.1:${(server.address() as AddressInfo).port}/files/`;
+    body = CONTENT.slice(0, 4);
+    await assert.rejects(provide(), { code: 'ERR_COMPONENT_HASH' });
+    body = CONTENT;
+    await provide();
+    server.close();
+    assert.equal(await readFile(join(folder, 'bin/tool'), 'utf8'), CONTENT);
+  });
+});
