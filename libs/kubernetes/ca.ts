@@ -77,7 +77,7 @@ export class ClusterCa {
         ),
         new x509.ExtendedKeyUsageExtension(request.usages.map((name) => usage[name])),
         await x509.SubjectKeyIdentifierExtension.create(request.publicKey),
-        await x509.AuthorityKeyIdentifierExtension.create(this.certificate.publicKey),
+        ...authorityKeyId(this.certificate),
         new x509.SubjectAlternativeNameExtension(request.names),
       ],
     });
@@ -108,4 +108,10 @@ export class ClusterCa {
       key: `-----BEGIN PRIVATE KEY-----\n${der.match(/.{1,64}/g)!.join('\n')}\n-----END PRIVATE KEY-----\n`,
     };
   }
+}
+
+/** What the CA calls its key (kubeadm's Go takes another hash than most); without a name there is none to repeat. */
+function authorityKeyId(ca: x509.X509Certificate): x509.Extension[] {
+  const own = ca.getExtension(x509.SubjectKeyIdentifierExtension);
+  return own === null ? [] : [new x509.AuthorityKeyIdentifierExtension(own.keyId)];
 }

@@ -1,0 +1,302 @@
+import assert from 'node:assert/strict';
+import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { appendFile, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, describe, it, test } from 'node:test';
+import { toHex } from '@asterism/bytes/encoding';
+import { AsterismError, UnreachableError } from '@asterism/errors/errors';
+import { clusterKms } from '@asterism/kms/open';
+import type { KubernetesApi } from '@asterism/kubernetes/api';
+import { ClusterCa } from '@asterism/kubernetes/ca';
+import type { Client } from '@asterism/rpc/client';
+import { API } from '@asterism/rpc/gen/keyservice_pb';
+import { plainClient } from '@asterism/rpc/plain-client';
+import { StatusError } from '@asterism/rpc/status';
+import { tlsClient } from '@asterism/rpc/tls-client';
+import { TlsGrpcServer } from '@asterism/rpc/tls-server';
+import { AuditLog, verifyAuditLog } from '@asterism/runtime/audit-log';
+import { RateLimiter } from '@asterism/runtime/rate-limiter';
+import { type Kube, startKube } from '@asterism/testkit/kube';
+import { type TemporaryFolder, temporaryFolder } from '@asterism/testkit/temporary-folder';
+import { Registry } from 'prom-client';
+import { Callers } from './callers.ts';
+import { readMasterSecret } from './master-secret.ts';
+import { DEFAULT_SCOPES } from './scopes.ts';
+import { keyService } from './service.ts';
+
+const NAME = 'key-service.kube-system.svc';
+const DISK = '00000000-0000-0000-0000-000000000000';
+const range = (from: number, to: number) => Uint8Array.from({ length: to - from + 1 }, (_, i) => from + i);
+
+describe('KeyService over TLS, its callers judged by a real API server', { timeout: 240_000 }, () => {
+  let kube: Kube;
+  let folder: TemporaryFolder;
+  let joinToken: string;
+  /** Questions to the API server. */
+  let reviews = 0;
+  let clock = 0;
+  const stop: (() => unknown)[] = [];
+
+  before(async () => {
+    kube = await startKube();
+    folder = await temporaryFolder();
+    const deploy = join(import.meta.dirname, '../../deploy');
+    for (const name of ['key-service', 'join-service', 'verification-service'])
+      await kube.apply(await readFile(join(deploy, name, `${name}.yaml`), 'utf8'));
+    joinToken = await kube.tokenOf('join-service', 'key-service');
+  });
+  after(async () => {
+    for (const end of stop.reverse()) await end();
+    await kube?.[Symbol.asyncDispose]();
+    await folder?.[Symbol.asyncDispose]();
+  });
+
+  let services = 0;
+  async function serve(limits: { calls?: number; reviews?: number } = {}) {
+    const path = folder.file(`audit-${services++}.log`);
+    const audit = await AuditLog.open(path);
+    const registry = new Registry();
+    const inner = await kube.as('key-service');
+    const api: KubernetesApi = {
+      call: (...args) => {
+        reviews++;
+        return inner.call(...args);
+      },
+    };
+    const ca = await ClusterCa.load(kube.pki);
+    const server = new TlsGrpcServer({ ...(await ca.servingCertificate([NAME], 3_600_000)) });
+    const limiter = (burst: number) => new RateLimiter({ burst, perSecond: 0.001 });
+    server.addService(
+      API,
+      keyService({
+        // key-vectors.md section 1, "zero"
+        keys: clusterKms({ key: new Uint8Array(32), salt: new Uint8Array(32) }),
+        callers: new Callers({ api, reviews: limiter(limits.reviews ?? 1000), now: () => clock }),
+        scopes: DEFAULT_SCOPES,
+        limiter: limiter(limits.calls ?? 1000),
+        audit,
+        registry,
+      }),
+    );
+    const { port } = await server.listen(0, '127.0.0.1');
+    stop.push(async () => {
+      await server.stop(100);
+      await audit.close();
+    });
+    const client = tlsClient(API, { host: '127.0.0.1', port, ca: kube.ca, serverName: NAME });
+    stop.push(() => client.close());
+    const events = async () =>
+      (await readFile(path, 'utf8'))
+        .trimEnd()
+        .split('\n')
+        .filter((line) => line !== '')
+        .map((line) => JSON.parse(line) as Record<string, unknown>);
+    return { server, port, client, path, audit, registry, events };
+  }
+
+  const ask = (
+    client: Client<typeof API>,
+    authorization: string | undefined,
+    dataKeyId: string = DISK,
+    length = 32,
+  ) =>
+    client.getDataKey(
+      { dataKeyId, length },
+      authorization === undefined ? {} : { headers: { authorization } },
+    );
+
+  const refusal = (status: string, code: string) => (error: StatusError) => {
+    assert.ok(error instanceof StatusError, String(error));
+    assert.equal(error.status, status);
+    assert.equal(error.code, code);
+    return true;
+  };
+
+  it('refuses callers without identity, and writes that down', async () => {
+    const { client, events } = await serve();
+    const wrong: [string, string | undefined][] = [
+      ['no header', undefined],
+      ['an empty one', ''],
+      ['basic authentication', `Basic ${joinToken}`],
+      ['garbage', 'Bearer garbage'],
+      ['no token at all', 'Bearer '],
+      ['a long one', `Bearer ${'x'.repeat(8193)}`],
+      ['a token with a changed signature', `Bearer ${joinToken.slice(0, -4)}AAAA`],
+      ['a token without signature', `Bearer ${joinToken.split('.').slice(0, 2).join('.')}.`],
+      ["the API server's audience", `Bearer ${await kube.tokenOf('join-service')}`],
+      ['another audience', `Bearer ${await kube.tokenOf('join-service', 'key-service.evil')}`],
+    ];
+    for (const [what, authorization] of wrong)
+      await assert.rejects(ask(client, authorization), refusal('UNAUTHENTICATED', 'ERR_NO_IDENTITY'), what);
+    const lines = await events();
+    assert.ok(lines.every(({ outcome, caller }) => outcome === 'refused' && caller === 'unknown'));
+    // All from one address: 1, 2, 4, 8 of ten.
+    assert.deepEqual(
+      lines.map(({ times }) => times),
+      [1, 2, 4, 8],
+    );
+  });
+
+  it('a service account without scope gets nothing; one with scope nothing beyond it', async () => {
+    const { client, events } = await serve();
+    const other = `Bearer ${await kube.tokenOf('verification-service', 'key-service')}`;
+    await assert.rejects(ask(client, other), refusal('PERMISSION_DENIED', 'ERR_SCOPE'));
+    const beyond = [
+      'clusterID',
+      'ca_emergency_ssh',
+      `${DISK}x`,
+      ` ${DISK}`,
+      DISK.replaceAll('0', 'A'),
+      `key-${DISK}`,
+      `${DISK}\n`,
+      'measurementSecret2',
+      '../measurementSecret',
+    ];
+    for (const id of beyond)
+      await assert.rejects(
+        ask(client, `Bearer ${joinToken}`, id),
+        refusal('PERMISSION_DENIED', 'ERR_SCOPE'),
+        id,
+      );
+    const lines = await events();
+    assert.equal(lines.length, 1 + beyond.length);
+    assert.equal(lines[0]!.caller, 'system:serviceaccount:kube-system:verification-service');
+    assert.equal(lines[1]!.keyId, 'clusterID');
+  });
+
+  it('refuses lengths and ids out of bounds', async () => {
+    const { client } = await serve();
+    const bearer = `Bearer ${joinToken}`;
+    for (const length of [0, 97, 8160, 0xffff_ffff])
+      await assert.rejects(ask(client, bearer, DISK, length), refusal('INVALID_ARGUMENT', 'ERR_KEY_LENGTH'));
+    for (const id of ['', 'x'.repeat(129)])
+      await assert.rejects(ask(client, bearer, id), refusal('INVALID_ARGUMENT', 'ERR_KEY_ID'));
+  });
+
+  it('gives the derived key, asks the API server once, and records who got which', async () => {
+    const { client, events, path, registry } = await serve();
+    const before = reviews;
+    const keys = await Promise.all(Array.from({ length: 20 }, () => ask(client, `Bearer ${joinToken}`)));
+    const expected = '2b5c829f691bfd4232f8aac464bccc07e605c7c8e82cbca09837e86d0b6d0665';
+    assert.ok(keys.every(({ dataKey }) => toHex(dataKey) === expected));
+    const secret = await ask(client, `Bearer ${joinToken}`, 'measurementSecret');
+    assert.equal(secret.dataKey.length, 32);
+    assert.equal(reviews - before, 1);
+
+    assert.equal((await verifyAuditLog(path)).lines, 21);
+    const { time, previous, hash, seq, ...line } = (await events())[20]!;
+    assert.ok(time && previous && hash && seq === 20);
+    assert.deepEqual(line, {
+      event: 'get-data-key',
+      outcome: 'granted',
+      caller: 'system:serviceaccount:kube-system:join-service',
+      address: '127.0.0.1',
+      keyId: 'measurementSecret',
+      length: 32,
+    });
+    const recorded = await readFile(path);
+    for (const { dataKey } of [...keys, secret]) {
+      assert.equal(recorded.includes(toHex(dataKey)), false);
+      assert.equal(recorded.includes(Buffer.from(dataKey).toString('base64')), false);
+    }
+    assert.equal(recorded.includes(joinToken), false);
+    assert.match(await registry.metrics(), /asterism_key_requests_total\{outcome="granted",reason=""\} 21/);
+  });
+
+  it('a token that was taken back counts no longer than the cache', async () => {
+    const { client } = await serve();
+    const name = 'short-lived';
+    const path = '/api/v1/namespaces/kube-system/serviceaccounts';
+    await kube.admin.call('POST', path, { metadata: { name } });
+    const bearer = `Bearer ${await kube.tokenOf(name, 'key-service')}`;
+    await assert.rejects(ask(client, bearer), refusal('PERMISSION_DENIED', 'ERR_SCOPE'));
+    await kube.admin.call('DELETE', `${path}/${name}`);
+    clock += 29_000;
+    await assert.rejects(ask(client, bearer), refusal('PERMISSION_DENIED', 'ERR_SCOPE'));
+    clock += 1001;
+    // The API server has a cache of its own, of 10 s.
+    const limit = Date.now() + 20_000;
+    for (;;) {
+      const error = await ask(client, bearer).then(
+        () => assert.fail('a key was given'),
+        (failure: StatusError) => failure,
+      );
+      if (error.status === 'UNAUTHENTICATED') break;
+      assert.ok(Date.now() < limit, 'the deleted account is still known');
+      clock += 30_001;
+      await new Promise((resolve) => setTimeout(resolve, 500));
+    }
+  });
+
+  it('limits each caller, and what an address may have judged', async () => {
+    const { client, events } = await serve({ calls: 3, reviews: 2 });
+    for (let i = 0; i < 3; i++) await ask(client, `Bearer ${joinToken}`);
+    for (let i = 0; i < 8; i++)
+      await assert.rejects(
+        ask(client, `Bearer ${joinToken}`),
+        refusal('RESOURCE_EXHAUSTED', 'ERR_RATE_LIMIT'),
+      );
+    const before = reviews;
+    await assert.rejects(ask(client, 'Bearer guess'), refusal('UNAUTHENTICATED', 'ERR_NO_IDENTITY'));
+    for (let i = 0; i < 20; i++)
+      await assert.rejects(ask(client, `Bearer guess${i}`), refusal('RESOURCE_EXHAUSTED', 'ERR_RATE_LIMIT'));
+    assert.equal(reviews - before, 1);
+    // 3 grants; of 29 refusals of one address those numbered 1, 2, 4, 8, 16.
+    assert.equal((await events()).length, 3 + 5);
+  });
+
+  it('gives nothing when it cannot be recorded', async () => {
+    const { client, path, audit } = await serve();
+    await ask(client, `Bearer ${joinToken}`);
+    await appendFile(path, 'x');
+    for (let i = 0; i < 2; i++)
+      await assert.rejects(
+        ask(client, `Bearer ${joinToken}`),
+        (error: StatusError) => error instanceof StatusError && error.code === 'ERR_AUDIT_LOG',
+      );
+    assert.match(audit.failure?.message ?? '', /nothing is granted unrecorded/);
+  });
+
+  it('speaks TLS with a certificate of the cluster only', async () => {
+    const { port, server } = await serve();
+    const target = { host: '127.0.0.1', port, callTimeoutMs: 3000 };
+    const plain = plainClient(API, target);
+    await assert.rejects(ask(plain, `Bearer ${joinToken}`), UnreachableError);
+    plain.close();
+    const frontProxy = await readFile(join(kube.pki, 'front-proxy-ca.crt'), 'utf8');
+    for (const options of [
+      { ...target, ca: kube.ca, serverName: 'join-service.kube-system.svc' },
+      { ...target, ca: frontProxy, serverName: NAME },
+    ]) {
+      const client = tlsClient(API, options);
+      await assert.rejects(ask(client, `Bearer ${joinToken}`), UnreachableError);
+      client.close();
+    }
+    // Another certificate for later connections.
+    const fresh = await (await ClusterCa.load(kube.pki)).servingCertificate([NAME], 3_600_000);
+    assert.ok(new X509Certificate(fresh.cert).checkPrivateKey(createPrivateKey(fresh.key)));
+    server.setCertificate(fresh.cert, fresh.key);
+    const client = tlsClient(API, { ...target, ca: kube.ca, serverName: NAME });
+    assert.equal((await ask(client, `Bearer ${joinToken}`)).dataKey.length, 32);
+    client.close();
+  });
+});
+
+for (const [what, key, salt, why] of [
+  ['no key', undefined, range(0, 31), /mastersecret cannot be read/],
+  ['a short key', range(0, 14), range(0, 31), /mastersecret has 15 bytes/],
+  ['a short salt', range(0, 31), range(0, 30), /salt has 31 bytes/],
+  ['a long key', new Uint8Array(4097), range(0, 31), /mastersecret has 4097 bytes/],
+] as const) {
+  test(`it does not start with ${what}`, async () => {
+    await using folder = await temporaryFolder();
+    if (key !== undefined) await writeFile(folder.file('mastersecret'), key);
+    await writeFile(folder.file('salt'), salt);
+    await assert.rejects(readMasterSecret(folder.path), (error: AsterismError) => {
+      assert.ok(error instanceof AsterismError);
+      assert.equal(error.code, 'ERR_MASTER_SECRET');
+      assert.match(error.message, why);
+      return true;
+    });
+  });
+}
