@@ -1,7 +1,6 @@
 import { concat, equal } from '@asterism/bytes/bytes';
 import { toUtf8 } from '@asterism/bytes/encoding';
 import { Reader } from '@asterism/bytes/reader';
-import { Writer } from '@asterism/bytes/writer';
 import { ParseError } from '@asterism/errors/errors';
 import { MESSAGE } from './records.ts';
 
@@ -95,8 +94,13 @@ function vectorOf16(bytes: Uint8Array): number[] {
   return out;
 }
 
-function message(type: number, body: Uint8Array): Uint8Array {
-  return new Writer().u8(type).u24be(body.length).bytes(body).finish();
+function message(type: number, ...parts: readonly Uint8Array[]): Uint8Array {
+  const body = concat(...parts);
+  return concat(Uint8Array.of(type), uint24(body.length), body);
+}
+
+function uint24(value: number): Uint8Array {
+  return Uint8Array.of(value >> 16, (value >> 8) & 0xff, value & 0xff);
 }
 
 /** What a client without a certificate answers to a request. */
@@ -104,19 +108,27 @@ export const EMPTY_CERTIFICATE = message(MESSAGE.certificate, Uint8Array.of(0, 0
 
 /** RFC 8446 4.4.2: Certificate with one certificate and no extensions. */
 export function certificateMessage(der: Uint8Array): Uint8Array {
-  const entry = new Writer().u24be(der.length).bytes(der).u16be(0).finish();
-  return message(MESSAGE.certificate, new Writer().u8(0).u24be(entry.length).bytes(entry).finish());
+  // Empty context; list of one entry: the certificate and no extensions.
+  const context = Uint8Array.of(0);
+  const noExtensions = Uint8Array.of(0, 0);
+  return message(MESSAGE.certificate, context, uint24(der.length + 5), uint24(der.length), der, noExtensions);
 }
+
+const VERIFY_PREFIX = concat(
+  new Uint8Array(64).fill(0x20),
+  toUtf8('TLS 1.3, client CertificateVerify'),
+  Uint8Array.of(0),
+);
 
 /** RFC 8446 4.4.3: what a client signs to show that it holds its key. */
 export function certificateVerifyInput(transcriptHash: Uint8Array): Uint8Array {
-  const label = toUtf8('TLS 1.3, client CertificateVerify');
-  return concat(new Uint8Array(64).fill(0x20), label, Uint8Array.of(0), transcriptHash);
+  return concat(VERIFY_PREFIX, transcriptHash);
 }
 
 export function certificateVerifyMessage(signature: Uint8Array): Uint8Array {
-  const body = new Writer().u16be(ECDSA_P256_SHA256).u16be(signature.length).bytes(signature).finish();
-  return message(MESSAGE.certificateVerify, body);
+  const { length } = signature;
+  const algorithm = Uint8Array.of(ECDSA_P256_SHA256 >> 8, ECDSA_P256_SHA256 & 0xff);
+  return message(MESSAGE.certificateVerify, algorithm, Uint8Array.of(length >> 8, length & 0xff), signature);
 }
 
 export function finishedMessage(verifyData: Uint8Array): Uint8Array {

@@ -41,9 +41,9 @@ function hmac(suite: Suite, key: Uint8Array, message: Uint8Array): Uint8Array {
   const outer = new Uint8Array(suite.blockLength + suite.hashLength);
   inner.fill(0x36, 0, suite.blockLength);
   outer.fill(0x5c, 0, suite.blockLength);
-  for (const [i, byte] of key.entries()) {
-    inner[i]! ^= byte;
-    outer[i]! ^= byte;
+  for (let i = 0; i < key.length; i++) {
+    inner[i]! ^= key[i]!;
+    outer[i]! ^= key[i]!;
   }
   inner.set(message, suite.blockLength);
   outer.set(hash(suite.hash, inner, 'buffer'), suite.blockLength);
@@ -52,10 +52,19 @@ function hmac(suite: Suite, key: Uint8Array, message: Uint8Array): Uint8Array {
   return out;
 }
 
-/** RFC 8446 7.1, with an empty context. Lengths here never exceed one block of the hash. */
-function expandLabel(suite: Suite, secret: Uint8Array, label: string, length: number): Uint8Array {
+/** RFC 8446 7.1: HkdfLabel with an empty context, and the counter of HKDF-Expand's first block. */
+function labelInfo(label: string, length: number): Uint8Array {
   const name = toUtf8(`tls13 ${label}`);
-  const info = new Writer().u16be(length).u8(name.length).bytes(name).u8(0).u8(1).finish();
+  return new Writer().u16be(length).u8(name.length).bytes(name).u8(0).u8(1).finish();
+}
+
+const KEY_INFO = new Map([16, 32].map((length) => [length, labelInfo('key', length)]));
+const FINISHED_INFO = new Map([32, 48].map((length) => [length, labelInfo('finished', length)]));
+const IV_LENGTH = 12;
+const IV_INFO = labelInfo('iv', IV_LENGTH);
+
+/** HKDF-Expand-Label (RFC 8446 7.1). Lengths here never exceed one block of the hash. */
+function expand(suite: Suite, secret: Uint8Array, info: Uint8Array, length: number): Uint8Array {
   const block = hmac(suite, secret, info);
   const out = block.slice(0, length);
   zero(block);
@@ -68,7 +77,7 @@ export function finishedData(
   trafficSecret: Uint8Array,
   transcriptHash: Uint8Array,
 ): Uint8Array {
-  const key = expandLabel(suite, trafficSecret, 'finished', suite.hashLength);
+  const key = expand(suite, trafficSecret, FINISHED_INFO.get(suite.hashLength)!, suite.hashLength);
   const data = hmac(suite, key, transcriptHash);
   zero(key);
   return data;
@@ -87,10 +96,10 @@ export class RecordProtection {
 
   constructor(suite: Suite, trafficSecret: Uint8Array) {
     this.#suite = suite;
-    const key = expandLabel(suite, trafficSecret, 'key', suite.keyLength);
+    const key = expand(suite, trafficSecret, KEY_INFO.get(suite.keyLength)!, suite.keyLength);
     this.#key = createSecretKey(key);
     zero(key);
-    this.#iv = expandLabel(suite, trafficSecret, 'iv', 12);
+    this.#iv = expand(suite, trafficSecret, IV_INFO, IV_LENGTH);
   }
 
   #nonce(): Uint8Array {
