@@ -1,6 +1,5 @@
 import { createQemuVtpmIssuer } from '@asterism/attestation/variants/qemu-vtpm/issue';
 import { QemuVtpmVerifier } from '@asterism/attestation/variants/qemu-vtpm/verifier';
-import { writeEventLog } from '@asterism/eventlog/write';
 import { ForgingTpm } from '@asterism/testkit/forged-quote';
 import { startSwtpm } from '@asterism/testkit/swtpm';
 import { AK_HANDLE, Alg } from '@asterism/tpm/constants';

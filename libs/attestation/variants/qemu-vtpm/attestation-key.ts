@@ -58,16 +58,20 @@ export class AttestationKeys {
 }
 
 async function importAttestationKey(publicArea: Uint8Array, area: PublicArea): Promise<AttestationKey> {
-  const digest = await sha256(publicArea);
-  const name = concat(Uint8Array.of(0, Alg.SHA256), digest);
+  const id = toHex(await sha256(publicArea));
   const qualifiedNames = await Promise.all(
-    [Handle.OWNER, Handle.ENDORSEMENT].map(async (hierarchy) => {
-      const parent = new Uint8Array(4);
-      new DataView(parent.buffer).setUint32(0, hierarchy);
-      return concat(Uint8Array.of(0, Alg.SHA256), await sha256(parent, name));
-    }),
+    [Handle.OWNER, Handle.ENDORSEMENT].map((hierarchy) => qualifiedName(publicArea, hierarchy)),
   );
-  return { type: area.key.type, key: await importKey(area), id: toHex(digest), qualifiedNames };
+  return { type: area.key.type, key: await importKey(area), id, qualifiedNames };
+}
+
+/** Qualified name of a primary key with a SHA-256 name: the hash of its hierarchy's handle and its name. */
+export async function qualifiedName(publicArea: Uint8Array, hierarchy: number): Promise<Uint8Array> {
+  const parent = new Uint8Array(4);
+  new DataView(parent.buffer).setUint32(0, hierarchy);
+  const hashAlgorithm = Uint8Array.of(0, Alg.SHA256);
+  const name = concat(hashAlgorithm, await sha256(publicArea));
+  return concat(hashAlgorithm, await sha256(parent, name));
 }
 
 async function importKey({ key }: PublicArea): Promise<CryptoKey> {

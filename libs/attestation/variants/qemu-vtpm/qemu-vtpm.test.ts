@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { after, before, describe, it } from 'node:test';
+import { promisify } from 'node:util';
 import { concat } from '@asterism/bytes/bytes';
 import { fromBase64, fromUtf8, toBase64, toUtf8 } from '@asterism/bytes/encoding';
 import { ParseError, PolicyError, VerificationError } from '@asterism/errors/errors';
@@ -9,7 +11,7 @@ import { writeEventLog } from '@asterism/eventlog/write';
 import { type Forgery, ForgingTpm } from '@asterism/testkit/forged-quote';
 import { type Swtpm, startSwtpm } from '@asterism/testkit/swtpm';
 import { type TemporaryFolder, temporaryFolder } from '@asterism/testkit/temporary-folder';
-import { Alg, ObjectAttribute } from '@asterism/tpm/constants';
+import { AK_HANDLE, Alg, ObjectAttribute } from '@asterism/tpm/constants';
 import { parsePublicArea } from '@asterism/tpm/structures';
 import { AK_ATTRIBUTES } from '@asterism/tpm/template';
 import { withTpm } from '@asterism/tpm/with-tpm';
@@ -114,11 +116,11 @@ describe('qemu-vtpm', () => {
   });
 
   it('refuses a SHA-256 quote without a signature beside a genuine one of another bank', async () => {
-    const ak = await withTpm(swtpm.address, (tpm) => tpm.readPublic(0x81008f01));
+    const ak = await withTpm(swtpm.address, (tpm) => tpm.readPublic(AK_HANDLE));
     const inner = createHash('sha256').update(userData).update(nonce).digest();
     const { pcrs, quote } = await withTpm(swtpm.address, async (tpm) => ({
       pcrs: await tpm.readPcrs([4, 15], Alg.SHA384),
-      quote: await tpm.quote(0x81008f01, inner, [{ hash: Alg.SHA384, pcrs: [4, 15] }]),
+      quote: await tpm.quote(AK_HANDLE, inner, [{ hash: Alg.SHA384, pcrs: [4, 15] }]),
     }));
     const encoded = { quote: toBase64(quote.attest), raw_sig: toBase64(quote.signature) };
     const values = Object.fromEntries([...pcrs].map(([i, v]) => [i, toBase64(v)]));
@@ -164,7 +166,7 @@ describe('qemu-vtpm', () => {
     const lie = JSON.parse(fromUtf8(new ForgingTpm().document(userData, nonce, pcrs))).Attestation.quotes[0];
     const other = await withTpm(swtpm.address, async (tpm) => {
       const inner = createHash('sha256').update(userData).update(nonce).digest();
-      return tpm.quote(0x81008f01, inner, [{ hash: Alg.SHA384, pcrs: [4] }]);
+      return tpm.quote(AK_HANDLE, inner, [{ hash: Alg.SHA384, pcrs: [4] }]);
     });
     const values = await withTpm(swtpm.address, (tpm) => tpm.readPcrs([4], Alg.SHA384));
     const sha384 = {
@@ -440,6 +442,43 @@ describe('qemu-vtpm', () => {
     );
     assert.deepEqual(verdict.userData, userData);
     await assert.rejects(new QemuVtpmVerifier(policy).verify(document, nonce), { code: 'ERR_QUOTE_NONCE' });
+  });
+
+  it('says what is true now: after an extend, a reboot, a removed key, a TPM of another owner seed', async () => {
+    await using own = await startSwtpm();
+    const machine = createQemuVtpmIssuer({ tpmAddress: own.address, eventLogPath: undefined });
+    const judge = new QemuVtpmVerifier({ measurements: withPcr(new Map(), 8, new Uint8Array(32)) });
+    const verdict = async () => judge.verify(await machine.issue(userData, nonce), nonce);
+    const before = await verdict();
+    await withTpm(own.address, (tpm) => tpm.extendPcr(23, digest('x')));
+    const extended = await verdict();
+    assert.notDeepEqual(extended.pcrs.get(23), before.pcrs.get(23));
+    await own.reboot();
+    assert.deepEqual((await verdict()).pcrs.get(23), before.pcrs.get(23));
+    await withTpm(own.address, (tpm) => tpm.evictControl(AK_HANDLE, AK_HANDLE));
+    assert.equal((await verdict()).attestationKeyId, before.attestationKeyId);
+    await promisify(execFile)('tpm2_clear', ['-c', 'p'], {
+      env: { ...process.env, TPM2TOOLS_TCTI: own.tcti },
+    });
+    assert.notEqual((await verdict()).attestationKeyId, before.attestationKeyId);
+  });
+
+  it('quotes while PCRs are being extended', async () => {
+    await using own = await startSwtpm();
+    const machine = createQemuVtpmIssuer({ tpmAddress: own.address, eventLogPath: undefined });
+    const judge = new QemuVtpmVerifier({ measurements: withPcr(new Map(), 8, new Uint8Array(32)) });
+    const extending = Array.from({ length: 40 }, () =>
+      withTpm(own.address, (tpm) => tpm.extendPcr(23, digest('x'))),
+    );
+    for (let i = 0; i < 20; i++) await judge.verify(await machine.issue(userData, nonce), nonce);
+    await Promise.all(extending);
+  });
+
+  it('does not send an event log that no document can hold', async () => {
+    const file = folder.file('large');
+    await writeFile(file, new Uint8Array(70_000));
+    const machine = createQemuVtpmIssuer({ tpmAddress: swtpm.address, eventLogPath: file });
+    await assert.rejects(machine.issue(userData, nonce), { code: 'ERR_DOCUMENT_SIZE' });
   });
 
   it('refuses more requests than it lets wait', async () => {
