@@ -2,8 +2,10 @@ import { clusterId } from '@asterism/crypto/derive';
 import { stateLayout, TEMPORARY_KEY_FILE } from '@asterism/disk/layout';
 import { openKms } from '@asterism/kms/open';
 import { AtlsGrpcServer } from '@asterism/rpc/atls-server';
+import { serveHealth } from '@asterism/runtime/health-server';
 import { nodeParts } from '@asterism/runtime/node-parts';
 import { pino } from 'pino';
+import { Registry } from 'prom-client';
 import { prepareStateDisk } from './prepare.ts';
 import { firstGood } from './race.ts';
 import { serveRecovery } from './recovery-server.ts';
@@ -11,7 +13,12 @@ import { rejoin } from './rejoin-client.ts';
 import { MappedVolume, PlainVolume } from './state-volume.ts';
 import { Unlocker } from './unlock.ts';
 
+const HEALTH_PORT = 9104;
+
 const log = pino({ name: 'disk-mapper' });
+// A member that rebooted may wait here for hours: who looks after it can see that it does.
+let missing: string | undefined = 'the state disk is not open yet';
+const health = await serveHealth({ port: HEALTH_PORT, registry: new Registry(), missing: () => missing });
 const { disk, tpm, issuer, metadata, peers, mappable } = nodeParts(process.env);
 const layout = stateLayout();
 const volume = mappable ? new MappedVolume(disk, layout.root) : new PlainVolume(layout.root);
@@ -48,8 +55,12 @@ try {
     log,
     unlock,
   });
+  missing = undefined;
   log.info({ prepared }, 'disk-mapper done');
 } catch (err) {
   log.fatal({ err }, 'the state disk is not ready; nothing else starts');
   process.exitCode = 1;
+} finally {
+  health.closeAllConnections();
+  health.close();
 }
