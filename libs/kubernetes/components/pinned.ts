@@ -1,2 +1,38 @@
-/** Hex SHA-256 of every program without C parts, by Kubernetes version: the build is reproducible. */
-export const PINNED_PROGRAMS: Readonly<Record<string, Readonly<Record<string, string>>>> = {};
+/**
+ * Hex SHA-256 of every program without C parts, by Kubernetes version. Building is reproducible: host-local, crictl and
+ * etcd gave the same bytes in another folder with another compiler cache. A release without an entry is taken as built.
+ */
+export const PINNED_PROGRAMS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+  'v1.37.2': {
+    kubeadm: '8728a841d3de578a13f98bb6c2008887a73462dc037041deaa2ca9366515e80f',
+    kubelet: 'a47d1de02aedeb072ef2ac45ab0e78f2482bde890ff44d2a020223a6492e579c',
+    kubectl: '27640a08b7a86485223121ed5fc39ea4cad8368e082fefd26e728a8fb2b785b5',
+    'kube-apiserver': '5b8161af5e66766c8c81d4686bc0c4cddf536fa2dc1925e29350e46850522950',
+    'kube-controller-manager': '6670b17ee7b15b1151e97fd1dd7cf4f9436859c996162ad5edc94d55dcbc404b',
+    'kube-scheduler': '1b72548e37ff9733365dba31fa631f5213b5621c6597f26387154f4f70d273a9',
+    'kube-proxy': '087cf80dd5dd1fd4e3be7cd02fbb7aa923ec8d45b33419a95116aa58d9b03176',
+    crictl: '4687c6b8076c0374768fbfaa1a4c46f5eb9784adf8c994f6fcb32c0ee1c971d2',
+    etcd: 'e3af324b0397b8d82f2b582536e670f34296c7517b1c1de4b281b04fcea9bae5',
+    coredns: 'fd77ecb04a7c3070977764ec33d3704c7bd478370bd61b5a329ed885aee7f638',
+    bridge: 'ecb297ad74e45c8f9dc3d248095b5b2c69ff663d503925ff9b2cafafaabf59a2',
+    'host-local': '682b882cceb09e40b2c05b87ef059ac866d9b2faf323f799115ff07c25e77649',
+    loopback: 'a996c01d88ded20922b49fb86e2e6e4bdefbb4a5f35d344dac7aab023717d3f6',
+    portmap: '04e7d30e882f0396852bf628291357fda0b18ba3dc615c2821807080b2c00cf5',
+  },
+  'v1.36.3': {
+    kubeadm: '7018a9b8178c9d39f87e16274fc756ea8284b06826740c283625e6dfc30da043',
+    kubelet: '77e7bbd3efaac168321388e10a1f69685f9eb52b5466865001ec35eb4cce68a0',
+    kubectl: '5f06f1d6d3d79c40e91e7b22ec9e83ad377709331c8c72f67878f56474bbc700',
+    'kube-apiserver': '4560d92e51b1542df28bca45cd00ef4690dd5e003f9b47a6280930fa812c0758',
+    'kube-controller-manager': 'fb0db7591fb1644bc2a3f4b228394fbd04f30c0a522582ea33001824dac5fcd2',
+    'kube-scheduler': '4e293fc59aac029e95c23bc95c78fdd954de8be5dc5386050a039a12830464f9',
+    'kube-proxy': 'c77ed05679b35e71270ac90cc4a7a863476d37944efb03ad9150ee38cb3a2c52',
+    crictl: '4687c6b8076c0374768fbfaa1a4c46f5eb9784adf8c994f6fcb32c0ee1c971d2',
+    etcd: '79d9221680456ae505529f3aad75313bc6207009edd7e1085d94a5ee41ce2fab',
+    coredns: 'eda6350a9668e48bac839ec12b36c2765721891914ed97cbe02c2ec7336d6073',
+    bridge: 'ecb297ad74e45c8f9dc3d248095b5b2c69ff663d503925ff9b2cafafaabf59a2',
+    'host-local': '682b882cceb09e40b2c05b87ef059ac866d9b2faf323f799115ff07c25e77649',
+    loopback: 'a996c01d88ded20922b49fb86e2e6e4bdefbb4a5f35d344dac7aab023717d3f6',
+    portmap: '04e7d30e882f0396852bf628291357fda0b18ba3dc615c2821807080b2c00cf5',
+  },
+};
