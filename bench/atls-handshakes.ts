@@ -88,9 +88,16 @@ export async function attested(mutual: boolean, length: number): Promise<Handsha
   };
 }
 
-/** Handshakes per second of `count` handshakes, `inFlight` at a time, until both ends are done. */
-export async function rate(kind: HandshakeKind, count: number, inFlight: number): Promise<number> {
+export interface Round {
+  readonly perSecond: number;
+  /** Microseconds of processor time per handshake, both ends, all threads: less shaken by other programs. */
+  readonly cpu: number;
+}
+
+/** `count` handshakes, `inFlight` at a time, until both ends are done. */
+export async function measure(kind: HandshakeKind, count: number, inFlight: number): Promise<Round> {
   const before = kind.finished();
+  const usage = process.cpuUsage();
   const started = performance.now();
   let left = count;
   const worker = async () => {
@@ -102,5 +109,6 @@ export async function rate(kind: HandshakeKind, count: number, inFlight: number)
     if (performance.now() > limit) throw new Error(`${kind.name}: the server finished fewer than ${count}`);
     await new Promise(setImmediate);
   }
-  return (1000 * count) / (performance.now() - started);
+  const { user, system } = process.cpuUsage(usage);
+  return { perSecond: (1000 * count) / (performance.now() - started), cpu: (user + system) / count };
 }
