@@ -42,7 +42,7 @@ export function createQemuVtpmIssuer(options: QemuVtpmIssuerOptions): Issuer {
     oid: VARIANTS['qemu-vtpm'].oid,
     async issue(userData, nonce, signal) {
       if (pending >= (options.maxPending ?? 64)) {
-        throw new AsterismError(
+        throw new BusyError(
           'ERR_ISSUER_BUSY',
           'too many attestation requests wait for the TPM; try again later',
         );

@@ -1,0 +1,556 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { X509Certificate } from 'node:crypto';
+import { readFile, writeFile } from 'node:fs/promises';
+import { request } from 'node:https';
+import { join } from 'node:path';
+import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
+import { parseMeasurements } from '@asterism/attestation/measurements';
+import { createQemuVtpmIssuer } from '@asterism/attestation/variants/qemu-vtpm/issue';
+import { QemuVtpmVerifier } from '@asterism/attestation/variants/qemu-vtpm/verifier';
+import { toHex } from '@asterism/bytes/encoding';
+import { deriveKey } from '@asterism/crypto/derive';
+import { UnreachableError, VerificationError } from '@asterism/errors/errors';
+import { type KubernetesApi, KubernetesApiError, kubernetesApi } from '@asterism/kubernetes/api';
+import { ClusterCa } from '@asterism/kubernetes/ca';
+import type { InstanceMetadata, Metadata, Role } from '@asterism/metadata/types';
+import { type AtlsClient, atlsClient } from '@asterism/rpc/atls-client';
+import { AtlsGrpcServer } from '@asterism/rpc/atls-server';
+import { API } from '@asterism/rpc/gen/join_pb';
+import { StatusError } from '@asterism/rpc/status';
+import { AuditLog, verifyAuditLog } from '@asterism/runtime/audit-log';
+import { RateLimiter } from '@asterism/runtime/rate-limiter';
+import { KEY_SERVICE_NAME, type RunningKeyService, startKeyService } from '@asterism/testkit/key-service';
+import { type Kube, startKube } from '@asterism/testkit/kube';
+import { type Swtpm, startSwtpm } from '@asterism/testkit/swtpm';
+import { type TemporaryFolder, temporaryFolder } from '@asterism/testkit/temporary-folder';
+import { AddressedTpm } from '@asterism/tpm/machine';
+import { withTpm } from '@asterism/tpm/with-tpm';
+import { Registry } from 'prom-client';
+import { keyClient } from './key-client.ts';
+import { refusedHandshakes } from './refused-handshakes.ts';
+import { joinService } from './service.ts';
+
+const HOST = '127.0.0.1';
+const MASTER = { key: new Uint8Array(32).fill(1), salt: new Uint8Array(32).fill(2) };
+const MEASUREMENT_SALT = new Uint8Array(32).fill(3);
+const SYSTEM = '/api/v1/namespaces/kube-system';
+const LEASE = '/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/asterism-control-plane-join';
+const COMPONENTS = `k8s-components-sha256-${'a'.repeat(64)}`;
+
+interface Machine {
+  readonly tpm: Swtpm;
+  readonly keyId: string;
+}
+
+function csr(nodeName: string, address = HOST, subject = `/O=system:nodes/CN=system:node:${nodeName}`) {
+  const key = [
+    '-newkey',
+    'ec',
+    '-pkeyopt',
+    'ec_paramgen_curve:P-256',
+    '-nodes',
+    '-keyout',
+    '-',
+    '-outform',
+    'PEM',
+  ];
+  const args = ['req', '-new', '-subj', subject, '-addext', `subjectAltName=IP:${address}`, ...key];
+  const out = execFileSync('openssl', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
+  const pem = /-----BEGIN CERTIFICATE REQUEST-----([\s\S]+?)-----END/.exec(out)![1]!;
+  return {
+    der: new Uint8Array(Buffer.from(pem, 'base64')),
+    key: /-----BEGIN PRIVATE KEY-----[\s\S]+?-----END PRIVATE KEY-----/.exec(out)![0],
+  };
+}
+
+let uuids = 0;
+const newUuid = () => `00000000-0000-4000-8000-${String(++uuids).padStart(12, '0')}`;
+
+describe('JoinService: real TPM evidence, real Kubernetes API, real KeyService', { timeout: 280_000 }, () => {
+  let kube: Kube;
+  let folder: TemporaryFolder;
+  let keys: RunningKeyService;
+  let api: KubernetesApi;
+  let worker: Machine;
+  let other: Machine;
+  let member: Machine;
+  let measurements: Record<string, { expected: string; warnOnly: boolean }>;
+  let instances: InstanceMetadata[];
+  const stop: (() => unknown)[] = [];
+
+  const machine = async (extra?: (address: string) => Promise<unknown>): Promise<Machine> => {
+    const tpm = await startSwtpm();
+    stop.push(() => tpm[Symbol.asyncDispose]());
+    for (const [pcr, stage] of [
+      [4, 'boot'],
+      [9, 'initrd'],
+      [11, 'root'],
+      [12, 'command line'],
+    ] as const)
+      await withTpm(tpm.address, (open) => open.eventPcr(pcr, new TextEncoder().encode(stage)));
+    await extra?.(tpm.address);
+    return { tpm, keyId: await new AddressedTpm(tpm.address, 'ecc-p256').attestationKeyId() };
+  };
+  const extend = (pcr: number, text: string) => (address: string) =>
+    withTpm(address, (open) => open.eventPcr(pcr, new TextEncoder().encode(text)));
+
+  before(async () => {
+    [kube, folder, worker, other, member] = await Promise.all([
+      startKube(),
+      temporaryFolder(),
+      machine(),
+      machine(),
+      machine(extend(15, 'cluster id')),
+    ]);
+    stop.push(
+      () => folder[Symbol.asyncDispose](),
+      () => kube[Symbol.asyncDispose](),
+    );
+    const deploy = join(import.meta.dirname, '../../deploy');
+    for (const name of ['key-service', 'join-service'])
+      await kube.apply(await readFile(join(deploy, name, `${name}.yaml`), 'utf8'));
+    const configMap = (name: string, data: object) =>
+      kube.admin.call('POST', `${SYSTEM}/configmaps`, { metadata: { name }, data });
+    await configMap('asterism-version', { kubernetesComponentsReference: COMPONENTS });
+    await configMap(COMPONENTS, {
+      'cluster-version': 'v1.37.2',
+      components: JSON.stringify([
+        {
+          URL: 'http://10.77.1.1:8080/components/x',
+          Hash: `sha256:${'b'.repeat(64)}`,
+          InstallPath: '/run/state/bin/kubeadm',
+          Extract: false,
+        },
+      ]),
+    });
+    keys = await startKeyService(kube, MASTER, folder.file('keys.log'));
+    stop.push(() => keys[Symbol.asyncDispose]());
+    await writeFile(folder.file('token'), await kube.tokenOf('join-service', 'key-service'));
+    // As the cluster's rules allow it to JoinService, not as an administrator.
+    api = await kube.as('join-service');
+    const pcrs = await new AddressedTpm(worker.tpm.address, 'ecc-p256').readPcrs();
+    measurements = Object.fromEntries(
+      [4, 8, 9, 11, 12, 13, 15].map((pcr) => [pcr, { expected: toHex(pcrs.get(pcr)!), warnOnly: false }]),
+    );
+  });
+  after(async () => {
+    for (const end of stop.reverse()) await end();
+  });
+
+  const at = (name: string, role: Role, vpcIp = HOST): InstanceMetadata => ({
+    name,
+    providerId: `local://${name}`,
+    role,
+    vpcIp,
+    secondaryIpRange: '',
+    aliasIpRanges: [],
+  });
+  const metadata: Metadata = {
+    self: async () => at('control-plane-0', 'ControlPlane', '10.77.1.2'),
+    list: async () => [at('control-plane-0', 'ControlPlane', '10.77.1.2'), ...instances],
+    loadBalancerEndpoint: async () => '10.77.1.1',
+    initSecretHash: async () => '',
+  };
+
+  let closing: (() => unknown)[];
+  let auditPath: string;
+  let port: number;
+  let registry: Registry;
+  let verifier: QemuVtpmVerifier;
+  let runs = 0;
+  const serve = async (options: { burst?: number; keyPort?: number } = {}) => {
+    auditPath = folder.file(`audit-${runs++}.log`);
+    const audit = await AuditLog.open(auditPath);
+    registry = new Registry();
+    verifier = new QemuVtpmVerifier({ measurements: parseMeasurements(measurements) });
+    const client = keyClient({
+      host: HOST,
+      port: options.keyPort ?? keys.port,
+      serverName: KEY_SERVICE_NAME,
+      ca: kube.ca,
+      tokenFile: folder.file('token'),
+    });
+    const server = new AtlsGrpcServer({
+      issuer: createQemuVtpmIssuer({ tpmAddress: member.tpm.address, eventLogPath: undefined }),
+      verifiers: [verifier],
+      onRefused: refusedHandshakes(audit, registry),
+    });
+    server.addService(
+      API,
+      joinService({
+        api,
+        metadata,
+        dataKeys: client.dataKeys,
+        ca: await ClusterCa.load(kube.pki),
+        pki: kube.pki,
+        measurementSalt: MEASUREMENT_SALT,
+        limiter: new RateLimiter({ burst: options.burst ?? 1000, perSecond: 0.001 }),
+        audit,
+        registry,
+      }),
+    );
+    ({ port } = await server.listen(0, HOST));
+    closing.push(async () => {
+      await server.stop(100);
+      client.close();
+      await audit.close();
+    });
+  };
+
+  beforeEach(() => {
+    closing = [];
+    instances = [at('Worker_0', 'Worker')];
+  });
+  afterEach(async () => {
+    for (const end of closing.reverse()) await end();
+  });
+
+  const from = (machine: Machine): AtlsClient<typeof API> => {
+    const client = atlsClient(API, {
+      host: HOST,
+      port,
+      issuer: createQemuVtpmIssuer({ tpmAddress: machine.tpm.address, eventLogPath: undefined }),
+      verifiers: [new QemuVtpmVerifier({ measurements: parseMeasurements({ 4: measurements[4] }) })],
+    });
+    closing.push(() => client.close());
+    return client;
+  };
+  const ticket = (diskUuid: string, isControlPlane = false, nodeName = 'worker-0') => ({
+    diskUuid,
+    isControlPlane,
+    certificateRequest: csr(nodeName).der,
+  });
+  const refusal = (status: string, code: string) => (error: StatusError) => {
+    assert.ok(error instanceof StatusError, String(error));
+    assert.equal(`${error.status} ${error.code}`, `${status} ${code}`, error.message);
+    return true;
+  };
+  const events = async () =>
+    (await readFile(auditPath, 'utf8'))
+      .split('\n')
+      .filter((line) => line !== '')
+      .map((line) => JSON.parse(line) as Record<string, unknown>);
+
+  /** Tokens and disk bindings in the cluster: what a refusal must not add to. */
+  const made = async () => {
+    type List = { items: { metadata: { name: string } }[] };
+    const names = async (kind: string) =>
+      ((await kube.admin.call(`GET`, `${SYSTEM}/${kind}`)) as unknown as List).items.map(
+        (i) => i.metadata.name,
+      );
+    return [
+      ...(await names('secrets')).filter((name) => name.startsWith('bootstrap-token-')),
+      ...(await names('configmaps')).filter((name) => name.startsWith('disk-')),
+    ].sort();
+  };
+  const refused = async (call: () => Promise<unknown>, status: string, code: string) => {
+    const before = await made();
+    await assert.rejects(call(), refusal(status, code));
+    assert.deepEqual(await made(), before, 'a refusal left something behind');
+    const last = (await events()).at(-1)!;
+    assert.equal(last.outcome, 'refused');
+    assert.equal(last.reason, code);
+  };
+
+  it('refuses a worker that asks for the files of control planes', async () => {
+    await serve();
+    await refused(
+      () => from(worker).issueJoinTicket(ticket(newUuid(), true)),
+      'PERMISSION_DENIED',
+      'ERR_ROLE',
+    );
+    instances = [at('worker-0', 'ControlPlane')];
+    await refused(
+      () => from(worker).issueJoinTicket(ticket(newUuid(), false)),
+      'PERMISSION_DENIED',
+      'ERR_ROLE',
+    );
+  });
+
+  it('refuses machines that the provider does not know by their address', async () => {
+    await serve();
+    const call = () => from(worker).issueJoinTicket(ticket(newUuid()));
+    for (const known of [
+      [],
+      [at('worker-0', 'Worker', '10.77.1.9')],
+      [{ ...at('worker-0', 'Worker'), vpcIp: undefined }],
+      [at('worker-0', 'Unknown')],
+      [at('worker-0', 'Worker'), at('worker-1', 'Worker')],
+    ]) {
+      instances = known;
+      await refused(call, 'PERMISSION_DENIED', 'ERR_UNKNOWN_PEER');
+    }
+    await assert.rejects(
+      from(worker).issueRejoinTicket({ diskUuid: newUuid() }),
+      refusal('PERMISSION_DENIED', 'ERR_UNKNOWN_PEER'),
+    );
+  });
+
+  it('refuses certificate requests that are not exactly for this machine', async () => {
+    await serve();
+    const client = from(worker);
+    const good = csr('worker-0').der;
+    for (const certificateRequest of [
+      new Uint8Array(),
+      csr('worker-0', '10.77.1.2').der,
+      csr('control-plane-0').der,
+      csr('Worker_0').der,
+      csr('', HOST, '/O=system:nodes/O=system:masters/CN=system:node:worker-0').der,
+      csr('', HOST, '/O=system:masters/CN=system:node:worker-0').der,
+      good.with(good.length - 1, good.at(-1)! ^ 1),
+    ]) {
+      const request = { diskUuid: newUuid(), isControlPlane: false, certificateRequest };
+      await refused(() => client.issueJoinTicket(request), 'PERMISSION_DENIED', 'ERR_CSR');
+    }
+  });
+
+  it('refuses disk UUIDs that are none', async () => {
+    await serve();
+    const client = from(worker);
+    for (const uuid of ['', 'measurementSecret', '../secrets/x', `${newUuid()}/`, `${newUuid()}\n`])
+      await refused(() => client.issueJoinTicket(ticket(uuid)), 'INVALID_ARGUMENT', 'ERR_DISK_UUID');
+  });
+
+  it('a worker gets a ticket with which it is a node, and no more', async () => {
+    await serve();
+    const uuid = newUuid();
+    const request = csr('worker-0');
+    const answer = await from(worker).issueJoinTicket({
+      diskUuid: uuid.toUpperCase(),
+      certificateRequest: request.der,
+    });
+    const derive = (id: string) => Buffer.from(deriveKey(MASTER.key, MASTER.salt, `key-${id}`, 32));
+    assert.deepEqual(Buffer.from(answer.stateDiskKey), derive(uuid));
+    assert.deepEqual(Buffer.from(answer.measurementSecret), derive('measurementSecret'));
+    assert.deepEqual(Buffer.from(answer.measurementSalt), Buffer.from(MEASUREMENT_SALT));
+    assert.equal(answer.apiServerEndpoint, '10.77.1.1:6443');
+    assert.equal(answer.kubernetesVersion, 'v1.37.2');
+    assert.equal(answer.kubernetesComponents.length, 1);
+    assert.equal(answer.controlPlaneFiles.length, 0);
+
+    const pem = Buffer.from(answer.kubeletCert).toString();
+    const certificate = new X509Certificate(pem);
+    const root = new X509Certificate(kube.ca);
+    assert.ok(certificate.checkIssued(root) && certificate.verify(root.publicKey));
+    assert.match(answer.discoveryTokenCaCertHash, /^sha256:[0-9a-f]{64}$/);
+    const days = (Date.parse(certificate.validTo) - Date.now()) / 86_400_000;
+    assert.ok(days > 364 && days <= 365.001, String(days));
+
+    // The API server says whom it takes the holder of the certificate, and of the token, for.
+    const review = { apiVersion: 'authentication.k8s.io/v1', kind: 'SelfSubjectReview' };
+    const path = '/apis/authentication.k8s.io/v1/selfsubjectreviews';
+    const asNode = await post(kube, path, review, { cert: pem, key: request.key });
+    assert.equal(asNode.status.userInfo.username, 'system:node:worker-0');
+    assert.deepEqual(asNode.status.userInfo.groups, ['system:nodes', 'system:authenticated']);
+    const joining = kubernetesApi({
+      host: kube.host,
+      port: kube.port,
+      ca: kube.ca,
+      token: async () => answer.token,
+    });
+    const asToken = (await joining.call('POST', path, review)) as unknown as SelfReview;
+    assert.equal(asToken.status.userInfo.username, `system:bootstrap:${answer.token.split('.')[0]}`);
+    assert.ok(asToken.status.userInfo.groups.includes('system:bootstrappers:kubeadm:default-node-token'));
+    const secret = await kube.admin.call(
+      'GET',
+      `${SYSTEM}/secrets/bootstrap-token-${answer.token.split('.')[0]}`,
+    );
+    const expires = Buffer.from((secret.data as { expiration: string }).expiration, 'base64').toString();
+    assert.ok(Math.abs(Date.parse(expires) - Date.now() - 15 * 60_000) < 60_000);
+
+    const binding = await kube.admin.call('GET', `${SYSTEM}/configmaps/disk-${uuid}`);
+    assert.deepEqual(binding.data, { instanceName: 'Worker_0', attestationKeyId: worker.keyId });
+
+    const [line] = await events();
+    assert.equal((await verifyAuditLog(auditPath)).lines, 1);
+    assert.equal(line!.outcome, 'granted');
+    assert.equal(line!.attestationKeyId, worker.keyId);
+    assert.equal(line!.keyId, uuid);
+    assert.equal(line!.node, 'worker-0');
+    const text = await readFile(auditPath, 'utf8');
+    for (const secretValue of [answer.stateDiskKey, answer.measurementSecret]) {
+      assert.equal(text.includes(toHex(secretValue)), false);
+      assert.equal(text.includes(Buffer.from(secretValue).toString('base64')), false);
+    }
+    assert.equal(text.includes(answer.token), false);
+    assert.match(await registry.metrics(), /tickets_total\{kind="join",outcome="granted",reason=""\} 1/);
+  });
+
+  it("gives no machine another's disk key: not at join, not at rejoin", async () => {
+    await serve();
+    const uuid = newUuid();
+    await from(worker).issueJoinTicket(ticket(uuid));
+    // The same machine may ask again: its first answer may have been lost.
+    await from(worker).issueJoinTicket(ticket(uuid));
+    const { stateDiskKey } = await from(worker).issueRejoinTicket({ diskUuid: uuid });
+    assert.deepEqual(
+      Buffer.from(stateDiskKey),
+      Buffer.from(deriveKey(MASTER.key, MASTER.salt, `key-${uuid}`, 32)),
+    );
+
+    // Another TPM under the same name.
+    const join = () => from(other).issueJoinTicket(ticket(uuid));
+    const rejoin = () => from(other).issueRejoinTicket({ diskUuid: uuid });
+    await refused(join, 'PERMISSION_DENIED', 'ERR_DISK_OWNER');
+    await refused(rejoin, 'PERMISSION_DENIED', 'ERR_DISK_OWNER');
+    // The same TPM under another name.
+    instances = [at('worker-1', 'Worker')];
+    const renamed = () => from(worker).issueRejoinTicket({ diskUuid: uuid });
+    await refused(renamed, 'PERMISSION_DENIED', 'ERR_DISK_OWNER');
+    // A disk that nobody joined with.
+    const unknown = () => from(worker).issueRejoinTicket({ diskUuid: newUuid() });
+    await refused(unknown, 'PERMISSION_DENIED', 'ERR_DISK_OWNER');
+  });
+
+  it('of two machines that bind a disk at once exactly one gets its key', async () => {
+    await serve();
+    for (let round = 0; round < 5; round++) {
+      const uuid = newUuid();
+      const clients = [from(worker), from(other)];
+      await Promise.all(clients.map((client) => client.peer()));
+      const results = await Promise.allSettled(clients.map((client) => client.issueJoinTicket(ticket(uuid))));
+      assert.equal(results.filter(({ status }) => status === 'fulfilled').length, 1);
+      const loser = results.find((result) => result.status === 'rejected');
+      assert.ok(refusal('PERMISSION_DENIED', 'ERR_DISK_OWNER')(loser!.reason));
+    }
+  });
+
+  it('control planes get the shared files, and join one at a time', async () => {
+    await serve();
+    const join = (name: string, machine: Machine) => {
+      instances = [at(name, 'ControlPlane')];
+      return from(machine).issueJoinTicket(ticket(newUuid(), true, name));
+    };
+    const answer = await join('control-plane-1', worker);
+    assert.deepEqual(answer.controlPlaneFiles.map(({ name }) => name).sort(), [
+      'ca.crt',
+      'ca.key',
+      'etcd/ca.crt',
+      'etcd/ca.key',
+      'front-proxy-ca.crt',
+      'front-proxy-ca.key',
+      'sa.key',
+      'sa.pub',
+    ]);
+    assert.deepEqual(
+      Buffer.from(answer.controlPlaneFiles.find(({ name }) => name === 'ca.crt')!.data),
+      await readFile(`${kube.pki}/ca.crt`),
+    );
+    // Its own turn, again; another's has not come.
+    await join('control-plane-1', worker);
+    const second = () => join('control-plane-2', other);
+    const busy = (error: UnreachableError) =>
+      error instanceof UnreachableError && error.code === 'ERR_JOIN_TURN';
+    await assert.rejects(second(), busy);
+    // A node that is there but not Ready is still joining.
+    await kube.admin.call('POST', '/api/v1/nodes', { metadata: { name: 'control-plane-1' } });
+    await assert.rejects(second(), busy);
+    const node = await kube.admin.call('GET', '/api/v1/nodes/control-plane-1');
+    const conditions = [{ type: 'Ready', status: 'True', reason: 'test', message: '' }];
+    await kube.admin.call('PUT', '/api/v1/nodes/control-plane-1/status', { ...node, status: { conditions } });
+    await second();
+    // One that never becomes Ready holds the others up for ten minutes.
+    await assert.rejects(join('control-plane-3', worker), busy);
+    const lease = await kube.admin.call<{ spec: object }>('GET', LEASE);
+    const renewTime = new Date(Date.now() - 601_000).toISOString().replace('Z', '000Z');
+    await kube.admin.call('PUT', LEASE, { ...lease, spec: { ...lease.spec, renewTime } });
+    await join('control-plane-3', worker);
+  });
+
+  it('refuses evidence that is not what the cluster demands, and records it', async () => {
+    await serve();
+    const changedRoot = await machine(extend(11, 'one byte more'));
+    const alreadyMember = await machine(extend(15, 'the id of some cluster'));
+    for (const bad of [changedRoot, alreadyMember]) {
+      const before = await made();
+      await assert.rejects(from(bad).issueJoinTicket(ticket(newUuid())), (error: VerificationError) => {
+        assert.ok(error instanceof VerificationError, String(error));
+        assert.equal(error.code, 'ERR_ATLS_REFUSED');
+        return true;
+      });
+      assert.deepEqual(await made(), before);
+    }
+    const bare = atlsClient(API, { host: HOST, port, verifiers: [] });
+    await assert.rejects(bare.issueJoinTicket(ticket(newUuid())));
+    bare.close();
+    const lines = await events();
+    assert.ok(
+      lines.length >= 2 &&
+        lines.every(({ event, outcome }) => event === 'handshake' && outcome === 'refused'),
+    );
+    assert.match(await registry.metrics(), /join_handshakes_refused_total\{reason="ERR_[A-Z_]+"\} 2/);
+    // What the cluster demands may change while it serves.
+    const pcrs = await new AddressedTpm(changedRoot.tpm.address, 'ecc-p256').readPcrs();
+    const next = { ...measurements, 11: { expected: toHex(pcrs.get(11)!), warnOnly: false } };
+    verifier.update({ measurements: parseMeasurements(next) });
+    await from(changedRoot).issueJoinTicket(ticket(newUuid()));
+    await assert.rejects(from(worker).issueJoinTicket(ticket(newUuid())), { code: 'ERR_ATLS_REFUSED' });
+  });
+
+  it('limits each address, and records how often it was refused', async () => {
+    await serve({ burst: 3 });
+    const client = from(worker);
+    for (let i = 0; i < 3; i++) await client.issueJoinTicket(ticket(newUuid()));
+    const request = ticket(newUuid());
+    const before = await made();
+    for (let i = 0; i < 9; i++)
+      await assert.rejects(client.issueJoinTicket(request), refusal('RESOURCE_EXHAUSTED', 'ERR_RATE_LIMIT'));
+    await assert.rejects(client.issueRejoinTicket(request), refusal('RESOURCE_EXHAUSTED', 'ERR_RATE_LIMIT'));
+    assert.deepEqual(await made(), before);
+    assert.deepEqual(
+      (await events()).flatMap(({ times }) => (times === undefined ? [] : [times])),
+      [1, 2, 4, 8],
+    );
+  });
+
+  it('without the KeyService nothing is given: no token is made', async () => {
+    await serve({ keyPort: 1 });
+    const before = (await made()).filter((name) => name.startsWith('bootstrap-token-'));
+    await assert.rejects(
+      from(worker).issueJoinTicket(ticket(newUuid())),
+      (error) => error instanceof UnreachableError,
+    );
+    assert.deepEqual(
+      (await made()).filter((name) => name.startsWith('bootstrap-token-')),
+      before,
+    );
+    assert.equal((await events()).at(-1)!.outcome, 'refused');
+  });
+
+  it('under its service account JoinService reads no Secret and changes no binding', async () => {
+    const forbidden = (error: KubernetesApiError) =>
+      error instanceof KubernetesApiError && error.status === 403;
+    const map = `${SYSTEM}/configmaps/asterism-version`;
+    await assert.rejects(api.call('GET', `${SYSTEM}/secrets`), forbidden);
+    await assert.rejects(api.call('GET', `${SYSTEM}/secrets/asterism-mastersecret`), forbidden);
+    await assert.rejects(api.call('PUT', map, { metadata: { name: 'asterism-version' } }), forbidden);
+    await assert.rejects(api.call('DELETE', map), forbidden);
+    await assert.rejects(api.call('POST', '/api/v1/namespaces/default/secrets', {}), forbidden);
+  });
+});
+
+interface SelfReview {
+  readonly status: { readonly userInfo: { readonly username: string; readonly groups: string[] } };
+}
+
+function post(
+  kube: Kube,
+  path: string,
+  body: object,
+  tls: { cert: string; key: string },
+): Promise<SelfReview> {
+  return new Promise((resolve, reject) => {
+    const options = { host: kube.host, port: kube.port, path, method: 'POST', ca: kube.ca, ...tls };
+    const outgoing = request(
+      { ...options, headers: { 'content-type': 'application/json' } },
+      async (answer) => {
+        const chunks: Buffer[] = [];
+        for await (const chunk of answer) chunks.push(chunk);
+        resolve(JSON.parse(Buffer.concat(chunks).toString()));
+      },
+    );
+    outgoing.on('error', reject);
+    outgoing.end(JSON.stringify(body));
+  });
+}

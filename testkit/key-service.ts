@@ -1,0 +1,52 @@
+import { Callers } from '@asterism/key-service/callers';
+import { DEFAULT_SCOPES } from '@asterism/key-service/scopes';
+import { keyService } from '@asterism/key-service/service';
+import { clusterKms } from '@asterism/kms/open';
+import { ClusterCa } from '@asterism/kubernetes/ca';
+import { API } from '@asterism/rpc/gen/keyservice_pb';
+import { TlsGrpcServer } from '@asterism/rpc/tls-server';
+import { AuditLog } from '@asterism/runtime/audit-log';
+import { RateLimiter } from '@asterism/runtime/rate-limiter';
+import { Registry } from 'prom-client';
+import type { Kube } from './kube.ts';
+
+/** Name in the certificate. */
+export const KEY_SERVICE_NAME = 'key-service.kube-system.svc';
+
+export interface RunningKeyService extends AsyncDisposable {
+  readonly port: number;
+}
+
+/**
+ * The real KeyService on loopback, for services that ask it. Its manifest must have been applied.
+ * @param auditLog path of its audit log
+ */
+export async function startKeyService(
+  kube: Kube,
+  master: { readonly key: Uint8Array; readonly salt: Uint8Array },
+  auditLog: string,
+): Promise<RunningKeyService> {
+  const audit = await AuditLog.open(auditLog);
+  const ca = await ClusterCa.load(kube.pki);
+  const server = new TlsGrpcServer(await ca.servingCertificate([KEY_SERVICE_NAME], 3_600_000));
+  const unlimited = () => new RateLimiter({ burst: 1e9, perSecond: 1e9 });
+  server.addService(
+    API,
+    keyService({
+      keys: clusterKms(master),
+      callers: new Callers({ api: await kube.as('key-service'), reviews: unlimited() }),
+      scopes: DEFAULT_SCOPES,
+      limiter: unlimited(),
+      audit,
+      registry: new Registry(),
+    }),
+  );
+  const { port } = await server.listen(0, '127.0.0.1');
+  return {
+    port,
+    async [Symbol.asyncDispose]() {
+      await server.stop(500);
+      await audit.close();
+    },
+  };
+}
