@@ -42,7 +42,17 @@ for (const [what, key] of [
   ['P-384', ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-384']],
   ['RSA', ['-newkey', 'rsa:2048']],
   // Go names keys by another hash than OpenSSL does; a certificate that names its issuer's key otherwise has no issuer.
-  ['a key identifier of its own', ['-newkey', 'rsa:2048', '-addext', 'subjectKeyIdentifier=0102030405', '-addext', 'authorityKeyIdentifier=none']],
+  [
+    'a key identifier of its own',
+    [
+      '-newkey',
+      'rsa:2048',
+      '-addext',
+      'subjectKeyIdentifier=0102030405',
+      '-addext',
+      'authorityKeyIdentifier=none',
+    ],
+  ],
 ] as const) {
   test(`openssl accepts what a CA with ${what} signs, for these uses and this name only`, async () => {
     await withCa(key, async (ca, folder) => {
