@@ -6,10 +6,9 @@ export interface GoProgram {
   /** Folder in modules/. */
   readonly module: string;
   readonly package: string;
-  /** Some parts are written in C: linked statically, needs gcc. */
-  readonly cgo?: boolean;
   readonly ldflags?: readonly string[];
-  readonly tags?: readonly string[];
+  /** Source files of a dependency that are replaced by one of ours in modules/<module>/, or left out where it is ''. */
+  readonly patch?: { readonly module: string; readonly files: Readonly<Record<string, string>> };
 }
 
 /** A container image with programs, as kubeadm's static pods and add-ons name it. */
@@ -86,9 +85,21 @@ function release(
         name: 'flanneld',
         module: 'flannel',
         package: 'github.com/flannel-io/flannel',
-        cgo: true,
         ldflags: [`-X github.com/flannel-io/flannel/pkg/version.Version=${FLANNEL_VERSION}`],
+        // Its oldest back end, which copies packets through user space, is the only part in C. Nobody uses it here;
+        // without it no C compiler takes part, and the bytes do not depend on the machine that builds.
+        patch: {
+          module: 'github.com/flannel-io/flannel',
+          files: {
+            'pkg/backend/udp/cproxy_amd64.go': '',
+            'pkg/backend/udp/proxy_amd64.c': '',
+            'pkg/backend/udp/proxy_amd64.h': '',
+            'pkg/backend/udp/udp_network_amd64.go': '',
+            'pkg/backend/udp/udp_amd64.go': 'no-udp.go.txt',
+          },
+        },
       },
+      { name: 'pause', module: 'pause', package: '.' },
       ...CNI_PLUGINS.map((name) => ({
         name,
         module: 'cni-plugins',

@@ -1,8 +1,11 @@
+/** Program name -> hex SHA-256 of the file. */
+export type Pins = Readonly<Record<string, string>> | undefined;
+
 /**
  * Hex SHA-256 of every program without C parts, by Kubernetes version. Building is reproducible: host-local, crictl and
  * etcd gave the same bytes in another folder with another compiler cache. A release without an entry is taken as built.
  */
-export const PINNED_PROGRAMS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+export const PINNED_PROGRAMS: Readonly<Record<string, Pins>> = {
   'v1.37.2': {
     kubeadm: '8728a841d3de578a13f98bb6c2008887a73462dc037041deaa2ca9366515e80f',
     kubelet: 'a47d1de02aedeb072ef2ac45ab0e78f2482bde890ff44d2a020223a6492e579c',
@@ -18,6 +21,8 @@ export const PINNED_PROGRAMS: Readonly<Record<string, Readonly<Record<string, st
     'host-local': '682b882cceb09e40b2c05b87ef059ac866d9b2faf323f799115ff07c25e77649',
     loopback: 'a996c01d88ded20922b49fb86e2e6e4bdefbb4a5f35d344dac7aab023717d3f6',
     portmap: '04e7d30e882f0396852bf628291357fda0b18ba3dc615c2821807080b2c00cf5',
+    flanneld: 'd432d712972e67fedde80a47e247bc2ba9cc7e05689bc0f326e9f27550f0f882',
+    pause: '294fd320594dd53e89bbc7f9252f657808b1a57c8df223e3cc94ef3bb07fbc29',
   },
   'v1.36.3': {
     kubeadm: '7018a9b8178c9d39f87e16274fc756ea8284b06826740c283625e6dfc30da043',
@@ -34,5 +39,7 @@ export const PINNED_PROGRAMS: Readonly<Record<string, Readonly<Record<string, st
     'host-local': '682b882cceb09e40b2c05b87ef059ac866d9b2faf323f799115ff07c25e77649',
     loopback: 'a996c01d88ded20922b49fb86e2e6e4bdefbb4a5f35d344dac7aab023717d3f6',
     portmap: '04e7d30e882f0396852bf628291357fda0b18ba3dc615c2821807080b2c00cf5',
+    flanneld: 'd432d712972e67fedde80a47e247bc2ba9cc7e05689bc0f326e9f27550f0f882',
+    pause: '294fd320594dd53e89bbc7f9252f657808b1a57c8df223e3cc94ef3bb07fbc29',
   },
 };

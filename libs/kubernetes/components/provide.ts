@@ -5,6 +5,7 @@ import {
   link,
   mkdir,
   mkdtemp,
+  readdir,
   readFile,
   rename,
   rm,
@@ -25,7 +26,7 @@ import {
   RELEASES,
 } from './catalogue.ts';
 import { debianTree } from './debian-tree.ts';
-import { PINNED_PROGRAMS } from './pinned.ts';
+import { PINNED_PROGRAMS, type Pins } from './pinned.ts';
 import { provideProgram } from './sources.ts';
 import { TOOLCHAIN_VERSION } from './toolchain.ts';
 
@@ -49,7 +50,6 @@ export interface ComponentManifest {
 }
 
 const MANIFEST = 'components.json';
-const PAUSE_SOURCE = join(import.meta.dirname, 'pause.c');
 
 /** @throws AsterismError ERR_KUBERNETES_VERSION */
 export function releaseOf(version: string): KubernetesRelease {
@@ -83,11 +83,10 @@ export async function provideComponents(version: string, options: BuildOptions):
   if (present?.recipe === recipe && (await allThere(present))) return present;
   const folder = componentsFolder(version);
   return withLock(folder, async () => {
-    await forgetOtherRecipe(folder, recipe);
+    await prepareFolder(folder, recipe, PINNED_PROGRAMS[version]);
     for (const program of release.programs) {
       await provideProgram(program, PINNED_PROGRAMS[version]?.[program.name], join(folder, 'bin'), options);
     }
-    await buildPause(folder, options);
     for (const image of release.images) await buildImage(image, folder, options);
     await packCniPlugins(folder, options);
     return writeManifest(release, recipe, folder);
@@ -103,24 +102,46 @@ export async function provideNodePrograms(options: BuildOptions): Promise<string
   return folder;
 }
 
-/** Names what a release is made from: catalogue, modules, compiler and own sources. */
+/** Names what a release is made from: catalogue, every file of its wrapper modules, compiler. */
 export async function recipeOf(release: KubernetesRelease): Promise<string> {
   const hash = createHash('sha256').update(JSON.stringify(release)).update(TOOLCHAIN_VERSION);
   const modules = new Set(release.programs.map((program) => program.module));
   for (const module of [...modules].sort()) {
-    for (const name of ['go.mod', 'go.sum']) hash.update(await readFile(join(MODULES, module, name)));
+    for (const name of (await readdir(join(MODULES, module))).sort()) {
+      hash.update(`\0${module}/${name}\0`).update(await readFile(join(MODULES, module, name)));
+    }
   }
-  return hash.update(await readFile(PAUSE_SOURCE)).digest('hex');
+  return hash.digest('hex');
 }
 
-/** Files of another recipe, whole or half, are not gone on with. */
-async function forgetOtherRecipe(folder: string, recipe: string): Promise<void> {
+/**
+ * Makes a folder ready to be filled by a recipe. What another recipe made is not gone on with, but for programs whose
+ * bytes are the pinned ones; what a killed build left half done is removed.
+ */
+async function prepareFolder(folder: string, recipe: string, pinned: Pins): Promise<void> {
+  await removeMatching(folder, (name) => name.startsWith('.root-'));
+  await removeMatching(join(folder, 'images'), (name) => name.startsWith('.'));
+  await removeMatching(join(folder, 'bin'), (name) => name.startsWith('.'));
   const mark = join(folder, 'recipe');
   if ((await readFile(mark, 'utf8').catch(() => '')) === recipe) return;
-  for (const name of ['bin', 'images', 'cni-plugins.tar.gz', MANIFEST]) {
+  for (const name of ['images', 'cni-plugins.tar.gz', MANIFEST]) {
     await rm(join(folder, name), { recursive: true, force: true });
   }
-  await writeFile(mark, recipe);
+  await removeMatching(join(folder, 'bin'), async (name) => {
+    const found = await sha256OfFile(join(folder, 'bin', name)).catch(() => undefined);
+    return found === undefined || found !== pinned?.[name];
+  });
+  await writeFile(`${mark}.part`, recipe);
+  await rename(`${mark}.part`, mark);
+}
+
+async function removeMatching(
+  folder: string,
+  matches: (name: string) => boolean | Promise<boolean>,
+): Promise<void> {
+  for (const name of await readdir(folder).catch(() => [])) {
+    if (await matches(name)) await rm(join(folder, name), { recursive: true, force: true });
+  }
 }
 
 /** Compares every file with the manifest. */
@@ -166,17 +187,6 @@ async function allThere(manifest: ComponentManifest): Promise<boolean> {
     if (found?.size !== size) return false;
   }
   return true;
-}
-
-async function buildPause(folder: string, options: BuildOptions): Promise<void> {
-  const target = join(folder, 'bin/pause');
-  if (await stat(target).catch(() => undefined)) return;
-  const temporary = `${target}.part`;
-  await runChecked('gcc', ['-Os', '-Wall', '-static', '-s', '-o', temporary, PAUSE_SOURCE], {
-    timeoutMs: 60_000,
-    signal: options.signal,
-  });
-  await rename(temporary, target);
 }
 
 async function buildImage(image: ImageRecipe, folder: string, options: BuildOptions): Promise<void> {

@@ -1,0 +1,3 @@
+module asterism.invalid/pause
+
+go 1.26
