@@ -3,9 +3,9 @@ import { pipeline } from 'node:stream/promises';
 import { renderMeasurements } from '@asterism/attestation/measurements';
 import { type BuiltImage, buildNodeImage, latestImage } from '@asterism/image/build';
 import { gatewayOf } from '@asterism/provider-local/cluster';
+import { execInNode } from '@asterism/provider-local/exec';
 import {
   createLocalCluster,
-  execInNode,
   nodeLogPath,
   removeLocalCluster,
   startLocalNode,

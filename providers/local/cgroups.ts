@@ -2,86 +2,120 @@ import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
-/** Folders of this process in every cgroup hierarchy (version 1 and 2) that is mounted. */
-async function ownFolders(): Promise<string[]> {
+const ROOT = '/sys/fs/cgroup';
+/** What the kubelet wants to account and limit. */
+const CONTROLLERS_V1 = ['cpu', 'cpuacct', 'cpuset', 'memory', 'pids', 'devices', 'freezer', 'blkio'] as const;
+const CONTROLLERS_V2 = ['cpu', 'cpuset', 'io', 'memory', 'pids'] as const;
+
+const isUnified = (): boolean => existsSync(join(ROOT, 'cgroup.controllers'));
+
+/** Controllers that nodes need and this machine's cgroup hierarchies do not have. */
+export async function missingControllers(): Promise<string[]> {
+  if (isUnified()) {
+    const present = (await readFile(join(ROOT, 'cgroup.controllers'), 'utf8')).trim().split(' ');
+    return CONTROLLERS_V2.filter((name) => !present.includes(name));
+  }
+  const present = (await readFile('/proc/self/cgroup', 'utf8')).split('\n').flatMap((line) => {
+    const [, controllers = ''] = line.split(':');
+    return controllers.split(',');
+  });
+  return CONTROLLERS_V1.filter((name) => !present.includes(name));
+}
+
+/** Where nodes get their place in every cgroup hierarchy (version 1 and 2) that is mounted. */
+async function parentFolders(): Promise<string[]> {
+  // With version 2 alone, processes may only be in leaves, and this process' own folder is one: a place at the root.
+  if (isUnified()) return [ROOT];
   const lines = (await readFile('/proc/self/cgroup', 'utf8')).trim().split('\n');
   return lines
     .map((line) => {
       const [, controllers = '', path = '/'] = line.split(':');
-      if (controllers !== '') return join('/sys/fs/cgroup', controllers.replace('name=', ''), path);
-      // With version 2 alone, processes may only be in leaves: nodes get a place at the root.
-      return existsSync('/sys/fs/cgroup/unified') ? join('/sys/fs/cgroup/unified', path) : '/sys/fs/cgroup';
+      const hierarchy = controllers === '' ? 'unified' : controllers.replace('name=', '');
+      return join(ROOT, hierarchy, path);
     })
     .filter((folder) => existsSync(folder));
 }
 
 const clusterGroup = (uid: string): string => `asterism-${uid}`;
 
+/** Cgroup of what runs on the host for a node: its TPM and what waits for its end. No node can have that name. */
+export const hostGroupOf = (node: string): string => `${node}.host`;
+
 /**
- * Makes a cgroup for a node in every hierarchy: systemd inside must not see, nor write to, the host's.
- * @returns the `cgroup.procs` files that the node's first process has to be written to
+ * Makes a cgroup of a cluster in every hierarchy. A node's own is all that systemd in it sees: it must not see, nor
+ * write to, the host's. Everything that is started for a cluster is in one, so that removal finds it.
+ * @returns the `cgroup.procs` files that a process has to be written to
  */
-export async function createNodeGroups(uid: string, node: string): Promise<string[]> {
+export async function createGroup(uid: string, name: string): Promise<string[]> {
   const files: string[] = [];
-  for (const own of await ownFolders()) {
-    let folder = own;
-    for (const part of [clusterGroup(uid), node]) {
-      const parent = folder;
-      folder = join(folder, part);
-      await mkdir(folder, { recursive: true });
-      // A cpuset of version 1 starts empty and takes no process.
-      for (const name of ['cpuset.cpus', 'cpuset.mems']) {
-        if (existsSync(join(folder, name)) && own.includes('/cpuset')) {
-          await writeFile(join(folder, name), await readFile(join(parent, name), 'utf8'));
-        }
-      }
-    }
-    files.push(join(folder, 'cgroup.procs'));
+  for (const parent of await parentFolders()) {
+    const cluster = join(parent, clusterGroup(uid));
+    const own = join(cluster, name);
+    if (isUnified()) await delegate(parent);
+    await makeGroup(cluster, parent);
+    if (isUnified()) await delegate(cluster);
+    await makeGroup(own, cluster);
+    files.push(join(own, 'cgroup.procs'));
   }
   return files;
 }
 
-/** Removes the cgroups of a node, or of the whole cluster. Processes in them must be gone; retried for a moment. */
-export async function removeGroups(uid: string, node?: string): Promise<void> {
-  for (const hierarchy of await hierarchies()) {
-    for (const folder of await find(hierarchy, clusterGroup(uid))) {
-      await removeTree(node === undefined ? folder : join(folder, node));
-    }
+async function makeGroup(folder: string, parent: string): Promise<void> {
+  await mkdir(folder, { recursive: true });
+  // A cpuset of version 1 starts empty and takes no process.
+  for (const name of isUnified() ? [] : ['cpuset.cpus', 'cpuset.mems']) {
+    if (existsSync(join(folder, name)))
+      await writeFile(join(folder, name), await readFile(join(parent, name), 'utf8'));
   }
 }
 
-/** Processes in any cgroup of a node or cluster. */
-export async function processesIn(uid: string, node?: string): Promise<number[]> {
+/** Version 2: children have only the controllers that their parent passes on. */
+async function delegate(folder: string): Promise<void> {
+  const present = (await readFile(join(folder, 'cgroup.controllers'), 'utf8')).trim().split(' ');
+  for (const name of present)
+    await writeFile(join(folder, 'cgroup.subtree_control'), `+${name}`).catch(() => {
+      // Some (hugetlb, rdma, misc) may be refused; missingControllers() has seen to those that count.
+    });
+}
+
+/** Removes a cgroup of a cluster, or all of them. Processes in them must be gone; retried for a moment. */
+export async function removeGroups(uid: string, name?: string): Promise<void> {
+  for (const folder of await groupsOf(uid)) {
+    await removeTree(name === undefined ? folder : join(folder, name));
+  }
+}
+
+/** Processes in a cgroup of a cluster, or in any of them. */
+export async function processesIn(uid: string, name?: string): Promise<number[]> {
   const pids = new Set<number>();
-  for (const hierarchy of await hierarchies()) {
-    for (const folder of await find(hierarchy, clusterGroup(uid))) {
-      const top = node === undefined ? folder : join(folder, node);
-      for (const entry of await readdir(top, { recursive: true, withFileTypes: true }).catch(() => [])) {
-        if (entry.name !== 'cgroup.procs') continue;
-        const text = await readFile(join(entry.parentPath, entry.name), 'utf8').catch(() => '');
-        for (const line of text.split('\n')) if (Number(line) > 0) pids.add(Number(line));
-      }
+  for (const folder of await groupsOf(uid)) {
+    const top = name === undefined ? folder : join(folder, name);
+    for (const entry of await readdir(top, { recursive: true, withFileTypes: true }).catch(() => [])) {
+      if (entry.name !== 'cgroup.procs') continue;
+      const text = await readFile(join(entry.parentPath, entry.name), 'utf8').catch(() => '');
+      for (const line of text.split('\n')) if (Number(line) > 0) pids.add(Number(line));
     }
   }
   return [...pids];
 }
 
-async function hierarchies(): Promise<string[]> {
-  if (existsSync('/sys/fs/cgroup/cgroup.controllers')) return ['/sys/fs/cgroup'];
-  return (await readdir('/sys/fs/cgroup')).map((name) => join('/sys/fs/cgroup', name));
+async function groupsOf(uid: string): Promise<string[]> {
+  const hierarchies = isUnified() ? [ROOT] : (await readdir(ROOT)).map((name) => join(ROOT, name));
+  const found = await Promise.all(hierarchies.map((folder) => find(folder, clusterGroup(uid))));
+  return found.flat();
 }
 
-/** The cluster may have been made from another cgroup than the one of this process, a few levels deep. */
-async function find(folder: string, name: string, depth = 4): Promise<string[]> {
-  if (existsSync(join(folder, name))) return [join(folder, name)];
-  if (depth === 0) return [];
+/** The cluster may have been made from another cgroup than the one of this process. */
+async function find(folder: string, name: string, depth = 8): Promise<string[]> {
   const entries = await readdir(folder, { withFileTypes: true }).catch(() => []);
-  const below = await Promise.all(
-    entries
-      .filter((entry) => entry.isDirectory())
-      .map((entry) => find(join(folder, entry.name), name, depth - 1)),
-  );
-  return below.flat();
+  const below: string[] = [];
+  for (const entry of entries) {
+    if (!entry.isDirectory()) continue;
+    if (entry.name === name) below.push(join(folder, entry.name));
+    else if (depth > 0 && !entry.name.startsWith('asterism-'))
+      below.push(...(await find(join(folder, entry.name), name, depth - 1)));
+  }
+  return below;
 }
 
 async function removeTree(folder: string): Promise<void> {

@@ -6,8 +6,12 @@ import { z } from 'zod';
 
 /** Everything that a cluster leaves on a disk is below here. */
 export const CLUSTERS = '/var/lib/asterism/local';
+/** Locked while clusters come and go. It is there on every machine, before any cluster and after all of them. */
+export const REGISTRY_LOCK = '/var/lib';
 /** Sockets are here: their paths must stay short (108 bytes). */
 export const RUNTIME = '/run/asterism';
+
+const uidSchema = z.string().regex(/^[0-9a-f]{8}$/);
 
 const nodeSchema = z.strictObject({
   name: z.string().regex(/^[a-z][a-z0-9-]{0,40}$/),
@@ -18,7 +22,7 @@ const nodeSchema = z.strictObject({
 
 const schema = z.strictObject({
   name: z.string(),
-  uid: z.string().regex(/^[0-9a-f]{8}$/),
+  uid: uidSchema,
   /** The fabric is 10.77.<subnet>.0/24. */
   subnet: z.int().min(1).max(254),
   imageFolder: z.string(),
@@ -81,6 +85,12 @@ export function nodeOf(cluster: LocalCluster, name: string): LocalNode {
     'ERR_NO_NODE',
     `cluster ${cluster.name} has no node ${name}; it has: ${cluster.nodes.map((n) => n.name).join(', ')}`,
   );
+}
+
+/** @throws AsterismError ERR_NO_CLUSTER what is no uid is no folder of a cluster either */
+export function checkUid(uid: string): void {
+  if (!uidSchema.safeParse(uid).success)
+    throw new AsterismError('ERR_NO_CLUSTER', `${JSON.stringify(uid)} is not the uid of a cluster`);
 }
 
 /** JSON of wire-facts 2.10 for the metadata endpoint. */

@@ -1,6 +1,8 @@
-import { readFile, stat } from 'node:fs/promises';
+import { readFile, stat, statfs } from 'node:fs/promises';
 import { AsterismError } from '@asterism/errors/errors';
 import { runChecked, runProgram } from '@asterism/runtime/program';
+import { missingControllers } from './cgroups.ts';
+import { CLUSTERS } from './cluster.ts';
 
 const TIMEOUT_MS = 20_000;
 
@@ -14,40 +16,89 @@ export async function tryHost(file: string, ...args: string[]): Promise<boolean>
   return (await runProgram(file, args, { timeoutMs: TIMEOUT_MS })).code === 0;
 }
 
+/** Programs that the provider calls, and the Debian packages that they come in. */
 const PROGRAMS: Readonly<Record<string, string>> = {
+  bash: 'bash',
+  flock: 'util-linux',
   ip: 'iproute2',
-  unshare: 'util-linux',
+  iptables: 'iptables',
   nsenter: 'util-linux',
   swtpm: 'swtpm',
   swtpm_setup: 'swtpm-tools',
-  losetup: 'mount',
+  tar: 'tar',
+  unshare: 'util-linux',
 };
 
+/** What the nodes use of the kernel and cannot load themselves. Built-in ones, or a host without modprobe, are fine. */
+const MODULES = ['overlay', 'squashfs', 'loop', 'veth', 'vxlan', 'br_netfilter', 'nf_conntrack'];
+
+/** Seen with Kubernetes 1.37: resident memory and disk of a node of each kind, with some room. */
+const NEEDS = {
+  ControlPlane: { memoryMiB: 1200, diskMiB: 3000 },
+  Worker: { memoryMiB: 400, diskMiB: 2000 },
+} as const;
+
 /**
- * Checks that this machine can run nodes, before anything is made.
+ * Checks that this machine can run nodes, before anything is made. Loads kernel modules where that helps.
  * @throws AsterismError ERR_HOST with every reason and what to do
  */
-export async function checkHost(): Promise<void> {
+export async function checkHost(roles: readonly (keyof typeof NEEDS)[]): Promise<void> {
+  if (process.getuid?.() !== 0)
+    throw new AsterismError(
+      'ERR_HOST',
+      'this machine cannot run local nodes: they are made by root; use sudo',
+    );
+  const problems = [
+    ...(await missingPrograms()),
+    ...(await missingFromKernel()),
+    ...(await missingRoom(roles)),
+  ];
+  if (problems.length > 0)
+    throw new AsterismError('ERR_HOST', `this machine cannot run local nodes:\n- ${problems.join('\n- ')}`);
+}
+
+async function missingPrograms(): Promise<string[]> {
+  const packages = new Set<string>();
+  for (const [program, from] of Object.entries(PROGRAMS)) {
+    if (!(await tryHost('sh', '-c', `command -v ${program}`))) packages.add(from);
+  }
+  if (packages.size === 0) return [];
+  const names = [...packages].join(' ');
+  return [`programs are missing; run: apt-get install -y --no-install-recommends ${names}`];
+}
+
+async function missingFromKernel(): Promise<string[]> {
   const problems: string[] = [];
-  if (process.getuid?.() !== 0) problems.push('nodes are made by root; run it as root (sudo)');
+  for (const name of MODULES) await tryHost('sh', '-c', `modprobe -q ${name}`);
   const filesystems = await readFile('/proc/filesystems', 'utf8').catch(() => '');
   for (const name of ['squashfs', 'overlay']) {
     if (!new RegExp(`\\b${name}\\b`).test(filesystems))
-      problems.push(`the kernel has no ${name}; try: modprobe ${name}`);
+      problems.push(`the kernel has no ${name}, or may not load it; try: modprobe ${name}`);
   }
   if (!(await stat('/dev/loop-control').catch(() => undefined)))
     problems.push('there are no loop devices; try: modprobe loop');
-  const missing = new Set<string>();
-  for (const [program, from] of Object.entries(PROGRAMS)) {
-    if (!(await tryHost('sh', '-c', `command -v ${program}`))) missing.add(from);
-  }
-  if (missing.size > 0) problems.push(`programs are missing; run: apt-get install ${[...missing].join(' ')}`);
-  if (problems.length > 0) {
-    throw new AsterismError('ERR_HOST', `this machine cannot run local nodes:\n- ${problems.join('\n- ')}`);
-  }
+  const controllers = await missingControllers();
+  if (controllers.length > 0)
+    problems.push(
+      `cgroups lack ${controllers.join(', ')}; start the kernel without cgroup_disable=, and for version 1 mount them below /sys/fs/cgroup`,
+    );
+  return problems;
 }
 
-/** Whether the kernel can map an encrypted disk. */
-export async function hasDeviceMapper(): Promise<boolean> {
-  return (await stat('/dev/mapper/control').catch(() => undefined)) !== undefined;
+async function missingRoom(roles: readonly (keyof typeof NEEDS)[]): Promise<string[]> {
+  const problems: string[] = [];
+  const sum = (what: 'memoryMiB' | 'diskMiB') => roles.reduce((total, role) => total + NEEDS[role][what], 0);
+  const available = /^MemAvailable:\s+(\d+) kB$/m.exec(await readFile('/proc/meminfo', 'utf8'))?.[1];
+  const memory = Math.floor(Number(available) / 1024);
+  if (memory < sum('memoryMiB'))
+    problems.push(
+      `${memory} MiB of memory are available, ${roles.length} nodes need ${sum('memoryMiB')}; end something, or make fewer nodes`,
+    );
+  const { bavail, bsize } = await statfs(CLUSTERS).catch(() => statfs('/var/lib'));
+  const disk = Math.floor((bavail * bsize) / 2 ** 20);
+  if (disk < sum('diskMiB'))
+    problems.push(
+      `${disk} MiB of disk are free below ${CLUSTERS}, ${roles.length} nodes need ${sum('diskMiB')}; make room, or make fewer nodes`,
+    );
+  return problems;
 }

@@ -16,21 +16,26 @@ const API_PORT = 6443;
  * get connections only while they say that they are ready: one that has just started knows no roles yet and refuses
  * everybody.
  */
-export async function balance(address: string, port: number, backends: readonly string[]): Promise<Server> {
+export async function balance(
+  address: string,
+  port: number,
+  backends: () => readonly string[],
+): Promise<Server> {
   const ready = new Set<string>();
   if (port === API_PORT) {
-    for (const backend of backends) {
-      setInterval(() => {
+    setInterval(() => {
+      for (const backend of backends())
         void probe(backend).then((yes) => (yes ? ready.add(backend) : ready.delete(backend)));
-      }, PROBE_PERIOD_MS).unref();
-    }
+    }, PROBE_PERIOD_MS).unref();
   }
   let next = 0;
   const server = createServer({ pauseOnConnect: true }, (client) => {
+    const all = backends();
     // Where none is known to be ready, connecting is the only way to find out.
-    const candidates = ready.size > 0 ? backends.filter((backend) => ready.has(backend)) : backends;
+    const known = all.filter((backend) => ready.has(backend));
+    const candidates = known.length > 0 ? known : all;
     const order = candidates.map((_, i) => candidates[(next + i) % candidates.length]!);
-    next = (next + 1) % backends.length;
+    next = (next + 1) % Math.max(all.length, 1);
     client.on('error', () => client.destroy());
     void dial(order, port).then((backend) =>
       backend === undefined ? client.destroy() : join(client, backend),
@@ -86,13 +91,19 @@ async function dial(order: readonly string[], port: number): Promise<Socket | un
 }
 
 function join(client: Socket, backend: Socket): void {
+  if (client.destroyed) {
+    backend.on('error', () => {});
+    backend.destroy();
+    return;
+  }
   for (const [from, to] of [
     [client, backend],
     [backend, client],
   ] as const) {
     from.setTimeout(IDLE_TIMEOUT_MS, () => from.destroy());
     from.on('error', () => to.destroy());
-    from.on('close', () => to.destroy());
+    // What one side sent before it closed may still be on its way to the other.
+    from.on('close', () => to.destroySoon());
     from.pipe(to);
   }
 }

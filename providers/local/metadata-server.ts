@@ -1,4 +1,4 @@
-import { appendFile, chmod, mkdir, rm, stat } from 'node:fs/promises';
+import { appendFile, chmod, mkdir, rename, rm, stat } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
 import { join } from 'node:path';
 import {
@@ -16,18 +16,19 @@ const MAX_LOG_FILE = 8 << 20;
 /**
  * The metadata endpoint of one node: on a socket that only this node has, so that nobody can ask, or log, in its name.
  */
-export async function serveMetadata(cluster: LocalCluster, node: LocalNode): Promise<Server> {
-  const folder = nodeRuntime(cluster.uid, node.name);
+export async function serveMetadata(current: () => LocalCluster, node: LocalNode): Promise<Server> {
+  const { uid } = current();
+  const folder = nodeRuntime(uid, node.name);
   const socket = join(folder, 'metadata.sock');
-  const log = join(nodeFolder(cluster.uid, node.name), 'node.log');
+  const log = join(nodeFolder(uid, node.name), 'node.log');
   await mkdir(folder, { recursive: true, mode: 0o700 });
   await rm(socket, { force: true });
   const json = (value: unknown) => ({ type: 'application/json', body: JSON.stringify(value) });
   const answers: Record<string, () => { type: string; body: string }> = {
-    '/self': () => json(instanceOf(cluster, node)),
-    '/peers': () => json(cluster.nodes.map((peer) => instanceOf(cluster, peer))),
-    '/endpoint': () => json(gatewayOf(cluster)),
-    '/initsecrethash': () => ({ type: 'text/plain', body: cluster.initSecretHash }),
+    '/self': () => json(instanceOf(current(), node)),
+    '/peers': () => json(current().nodes.map((peer) => instanceOf(current(), peer))),
+    '/endpoint': () => json(gatewayOf(current())),
+    '/initsecrethash': () => ({ type: 'text/plain', body: current().initSecretHash }),
   };
   const server = createServer(
     { requestTimeout: 10_000, headersTimeout: 5000, maxHeaderSize: 8192 },
@@ -48,8 +49,9 @@ export async function serveMetadata(cluster: LocalCluster, node: LocalNode): Pro
           const line = Buffer.concat(chunks)
             .toString('utf8')
             .replace(/\p{Cc}/gu, ' ');
-          void appendBounded(log, `${line}\n`).finally(() =>
-            response.writeHead(length > MAX_LOG_LINE ? 413 : 200).end(),
+          appendBounded(log, `${line}\n`).then(
+            () => response.writeHead(length > MAX_LOG_LINE ? 413 : 200).end(),
+            () => response.writeHead(507).end(),
           );
         });
       } else {
@@ -63,7 +65,9 @@ export async function serveMetadata(cluster: LocalCluster, node: LocalNode): Pro
   return server;
 }
 
+/** Keeps the last lines: at most twice {@link MAX_LOG_FILE} bytes in two files. */
 async function appendBounded(path: string, line: string): Promise<void> {
   const size = (await stat(path).catch(() => undefined))?.size ?? 0;
-  if (size < MAX_LOG_FILE) await appendFile(path, line, { mode: 0o600 });
+  if (size > MAX_LOG_FILE) await rename(path, `${path}.1`);
+  await appendFile(path, line, { mode: 0o600 });
 }

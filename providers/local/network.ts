@@ -16,26 +16,40 @@ const linkOf = (node: LocalNode): string => `n${node.address.split('.')[3]}`;
 const inNetwork = (name: string, script: string): Promise<string> =>
   host('nsenter', `--net=/run/netns/${name}`, 'sh', '-ec', script);
 
-/** Makes the fabric of a cluster and the host's way into it. */
-export async function createFabric(cluster: LocalCluster): Promise<void> {
+/** Makes the fabric of a cluster and the host's way into it, unless it is there: a reboot of the host takes it away. */
+export async function ensureFabric(cluster: LocalCluster): Promise<void> {
   const fabric = fabricName(cluster.uid);
   const link = hostLink(cluster.uid);
+  // The route is what is made last.
+  const routes = await host('ip', '-4', 'route', 'show', networkOf(cluster));
+  if (routes.includes(link) && (await networkNames()).includes(fabric)) return;
+  await removeNetworks(cluster.uid);
   await host('ip', 'netns', 'add', fabric);
   await host('ip', 'link', 'add', link, 'type', 'veth', 'peer', 'name', 'host', 'netns', fabric);
+  // Reverse-path filtering is for version 4 only: version 6 stays off. Nodes may answer the host, not call it.
   await inNetwork(
     fabric,
-    `ip link set lo up
+    `if [ -e /proc/sys/net/ipv6 ]; then
+       echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6
+       echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6
+     fi
+     ip link set lo up
      ip addr add ${gatewayOf(cluster)}/32 dev lo
      ip link set host up
      ip route add ${hostAddressOf(cluster)}/32 dev host
      echo 1 > /proc/sys/net/ipv4/ip_forward
      echo 1 > /proc/sys/net/ipv4/conf/all/rp_filter
      echo 1 > /proc/sys/net/ipv4/conf/default/rp_filter
-     echo 1 > /proc/sys/net/ipv4/conf/host/proxy_arp`,
+     echo 1 > /proc/sys/net/ipv4/conf/host/proxy_arp
+     iptables -w 10 -A FORWARD -o host -m conntrack --ctstate NEW -j DROP`,
   );
   await host('ip', 'addr', 'add', `${hostAddressOf(cluster)}/32`, 'dev', link);
   await host('ip', 'link', 'set', link, 'up');
   await host('ip', 'route', 'add', networkOf(cluster), 'dev', link, 'src', hostAddressOf(cluster));
+}
+
+async function networkNames(): Promise<string[]> {
+  return (await host('ip', 'netns', 'list')).split('\n').map((line) => line.split(' ')[0]!);
 }
 
 /** Makes the network namespace of a node and its link to the fabric. */
@@ -85,8 +99,7 @@ export async function disconnectNode(cluster: LocalCluster, node: LocalNode): Pr
 
 /** Removes every network namespace and link of a cluster, also of one that was made by half. */
 export async function removeNetworks(uid: string): Promise<void> {
-  const names = (await host('ip', 'netns', 'list')).split('\n').map((line) => line.split(' ')[0]!);
-  for (const name of names) {
+  for (const name of await networkNames()) {
     if (name === fabricName(uid) || name.startsWith(`${fabricName(uid)}-`))
       await tryHost('ip', 'netns', 'del', name);
   }

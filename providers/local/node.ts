@@ -1,27 +1,42 @@
-import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, openSync } from 'node:fs';
+import type { ChildProcess } from 'node:child_process';
 import { mkdir, open, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UnreachableError } from '@asterism/errors/errors';
-import { createNodeGroups, processesIn, removeGroups } from './cgroups.ts';
+import { createGroup, hostGroupOf, processesIn, removeGroups } from './cgroups.ts';
 import { gatewayOf, type LocalCluster, type LocalNode, nodeFolder, nodeRuntime } from './cluster.ts';
 import { measuredBoot } from './measured-boot.ts';
 import { connectNode, disconnectNode, nodeNetworkName } from './network.ts';
-import { gone, type ProcessRecord, readRecord, signal, startTimeOf } from './process.ts';
+import {
+  gone,
+  killAll,
+  launch,
+  type ProcessRecord,
+  readRecord,
+  signal,
+  startTimeOf,
+  within,
+  writeRecord,
+} from './process.ts';
 import { powerOff, powerOn } from './tpm.ts';
 
 const recordOf = (uid: string, node: string): string => join(nodeFolder(uid, node), 'init.pid');
+const endOf = (uid: string, node: string): string => join(nodeFolder(uid, node), 'end');
 const START_TIMEOUT_MS = 20_000;
 const STOP_TIMEOUT_MS = 15_000;
 /** systemd: power off cleanly. */
 const SIGRTMIN_4 = 38;
+/** The kernel ends the first process of a pid namespace with SIGHUP when that one asks for a reboot. */
+const ENDED_BY_REBOOT = '129';
 
 /** The node's first process, seen from the host; undefined where the node does not run. */
 export function runningInit(uid: string, node: string): Promise<ProcessRecord | undefined> {
   return readRecord(recordOf(uid, node));
 }
 
-/** Boots a node: TPM on, stages measured, namespaces made, systemd started. One that runs is left alone. */
+/**
+ * Boots a node: TPM on, stages measured, namespaces made, systemd started. One that runs is left alone.
+ * @throws UnreachableError its systemd or its TPM did not start
+ */
 export async function startNode(cluster: LocalCluster, node: LocalNode): Promise<void> {
   const { uid } = cluster;
   if ((await runningInit(uid, node.name)) !== undefined) return;
@@ -33,56 +48,51 @@ export async function startNode(cluster: LocalCluster, node: LocalNode): Promise
   const boot = await measuredBoot(cluster, node);
   await writeRuntime(cluster, node);
   await connectNode(cluster, node);
-  const groups = await createNodeGroups(uid, node.name);
-  const console_ = openSync(join(folder, 'console.log'), 'a', 0o600);
-  // The shell enters the node's cgroups by itself, so that nothing of the node was ever outside of them.
-  const child = spawn(
-    'bash',
-    [
-      '-ec',
-      // biome-ignore lint/suspicious/noTemplateCurlyInString: it is the shell that fills it in
-      'for file in "${@:1:$0}"; do echo $$ > "$file"; done; shift "$0"; exec "$@"',
-      String(groups.length),
-      ...groups,
-      'nsenter',
-      `--net=/run/netns/${nodeNetworkName(uid, node.name)}`,
-      ...['unshare', '--mount', '--uts', '--ipc', '--pid', '--cgroup', '--fork', '--kill-child'],
-      ...[
-        'bash',
-        boot.bootScript,
-        node.name,
-        folder,
-        boot.squashfs,
-        nodeRuntime(uid, node.name),
-        boot.initrd,
-      ],
-    ],
-    { stdio: ['ignore', console_, console_], detached: true },
-  );
-  closeSync(console_);
-  child.unref();
-  const init = await waitForInit(child, folder);
-  await writeFile(recordOf(uid, node.name), `${init.pid} ${init.started}`);
+  const script = [
+    boot.bootScript,
+    node.name,
+    folder,
+    boot.squashfs,
+    nodeRuntime(uid, node.name),
+    boot.initrd,
+  ];
+  // The cgroup namespace is made from within the node's own cgroups: they become the root of what the node sees.
+  // What waits outside is in others, because a cgroup of version 2 that has children takes no processes.
+  const inside = within(await createGroup(uid, node.name), ['unshare', '--cgroup', 'bash', ...script]);
+  const outside = [
+    ...['bash', '-c', 'end=$1; shift; "$@"; echo $? > "$end"', 'bash', endOf(uid, node.name)],
+    ...['nsenter', `--net=/run/netns/${nodeNetworkName(uid, node.name)}`],
+    ...['unshare', '--mount', '--uts', '--ipc', '--pid', '--fork', '--kill-child'],
+    ...inside,
+  ];
+  const groups = await createGroup(uid, hostGroupOf(node.name));
+  const child = launch(within(groups, outside), join(folder, 'console.log'));
+  const init = await waitForInit(uid, node.name, child);
+  await writeRecord(recordOf(uid, node.name), init);
 }
 
-/** The child of unshare becomes systemd when the boot stage is through. */
-async function waitForInit(child: ChildProcess, folder: string): Promise<ProcessRecord> {
-  const outer = child.pid!;
+/** The first process in the node's cgroups becomes systemd when the boot stage is through. */
+async function waitForInit(uid: string, node: string, child: ChildProcess): Promise<number> {
   const end = Date.now() + START_TIMEOUT_MS;
-  // A process that is just being replaced (exec) shows no children for a moment: only its end counts as failure.
-  while (Date.now() < end && child.exitCode === null && child.signalCode === null) {
-    const children = await readFile(`/proc/${outer}/task/${outer}/children`, 'utf8').catch(() => '');
-    const pid = Number(children.trim().split(' ')[0]);
-    const name = await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '');
-    const started = await startTimeOf(pid);
-    if (name.trim() === 'systemd' && started !== undefined) return { pid, started };
+  while (Date.now() < end && child.pid !== undefined && child.exitCode === null) {
+    for (const pid of await processesIn(uid, node)) {
+      const name = await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '');
+      if (name === 'systemd\n' && (await isFirstProcess(pid))) return pid;
+    }
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-  const log = await readFile(join(folder, 'console.log'), 'utf8').catch(() => '');
-  const why = child.exitCode ?? child.signalCode ?? `nothing for ${START_TIMEOUT_MS / 1000} s`;
+  const log = await readFile(join(nodeFolder(uid, node), 'console.log'), 'utf8').catch(() => '');
+  const why =
+    child.exitCode === null ? `nothing for ${START_TIMEOUT_MS / 1000} s` : 'its first process ended';
   throw new UnreachableError(
-    `the node did not boot (${why}): ${log.trim().split('\n').slice(-5).join(' | ')}`,
+    `${node} did not boot (${why}): ${log.trim().split('\n').slice(-5).join(' | ')}`,
   );
+}
+
+async function isFirstProcess(pid: number): Promise<boolean> {
+  const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '');
+  // Its ids in the nested pid namespaces, the innermost last.
+  return /^NSpid:.*\t1$/m.test(status) && (await startTimeOf(pid)) !== undefined;
 }
 
 /** Shuts a node down; its TPM state and its disks stay. */
@@ -90,10 +100,9 @@ export async function stopNode(cluster: LocalCluster, node: LocalNode): Promise<
   const init = await runningInit(cluster.uid, node.name);
   if (init !== undefined) {
     await signal(init, SIGRTMIN_4);
-    if (!(await gone(init, STOP_TIMEOUT_MS))) await signal(init, 'SIGKILL');
-    await gone(init, 5000);
+    await gone(init, STOP_TIMEOUT_MS);
   }
-  await cleanUp(cluster, node);
+  await killNode(cluster, node);
 }
 
 /** Pulls the plug. */
@@ -106,20 +115,26 @@ export async function killNode(cluster: LocalCluster, node: LocalNode): Promise<
   await cleanUp(cluster, node);
 }
 
+/** Whether a node ended by itself since it was started: because it wanted to boot again, or for good. */
+export async function endedBy(
+  uid: string,
+  node: string,
+): Promise<'reboot' | 'power-off-or-crash' | undefined> {
+  const end = await readFile(endOf(uid, node), 'utf8').catch(() => undefined);
+  if (end === undefined || (await runningInit(uid, node)) !== undefined) return undefined;
+  return end.trim() === ENDED_BY_REBOOT ? 'reboot' : 'power-off-or-crash';
+}
+
 /** Everything of a node that is not on a disk. */
 async function cleanUp(cluster: LocalCluster, node: LocalNode): Promise<void> {
   const { uid } = cluster;
-  for (const pid of await processesIn(uid, node.name)) {
-    try {
-      process.kill(pid, 'SIGKILL');
-    } catch {
-      // It ended by itself.
-    }
-  }
+  await killAll(await processesIn(uid, node.name));
   await powerOff(uid, node.name);
+  await killAll(await processesIn(uid, hostGroupOf(node.name)));
   await disconnectNode(cluster, node);
   await removeGroups(uid, node.name);
-  await rm(recordOf(uid, node.name), { force: true });
+  await removeGroups(uid, hostGroupOf(node.name));
+  for (const path of [recordOf(uid, node.name), endOf(uid, node.name)]) await rm(path, { force: true });
   // The overlay's upper layer is the memory of one boot: what must survive is on the state volume.
   for (const name of ['upper', 'work'])
     await rm(join(nodeFolder(uid, node.name), name), { recursive: true, force: true });

@@ -1,4 +1,7 @@
-import { readFile } from 'node:fs/promises';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, openSync } from 'node:fs';
+import { readFile, writeFile } from 'node:fs/promises';
+import { PROGRAM_PATH } from '@asterism/runtime/program';
 
 /** Whether a process is there and is the one that was started: pids are given out again. */
 export async function isProcess(pid: number, started: string): Promise<boolean> {
@@ -38,11 +41,52 @@ export async function gone(record: ProcessRecord, timeoutMs: number): Promise<bo
 
 /** Signals a process that was recorded, if it is still that one. */
 export async function signal(record: ProcessRecord, name: NodeJS.Signals | number): Promise<void> {
-  if (await isProcess(record.pid, record.started)) {
-    try {
-      process.kill(record.pid, name);
-    } catch {
-      // It ended in between.
-    }
+  if (!(await isProcess(record.pid, record.started))) return;
+  try {
+    process.kill(record.pid, name);
+  } catch {
+    // It ended in between.
   }
+}
+
+/** Kills processes and waits until none of them is left. */
+export async function killAll(pids: readonly number[]): Promise<void> {
+  const records: ProcessRecord[] = [];
+  for (const pid of pids) {
+    const started = await startTimeOf(pid);
+    if (started !== undefined) records.push({ pid, started });
+  }
+  for (const record of records) await signal(record, 'SIGKILL');
+  for (const record of records) await gone(record, 5000);
+}
+
+// biome-ignore lint/suspicious/noTemplateCurlyInString: it is the shell that fills it in
+const ENTER = 'n=$1; shift; for file in "${@:1:n}"; do echo 0 > "$file"; done; shift "$n"; exec "$@"';
+
+/** Arguments of a program that first enters cgroups by itself, so that nothing of it was ever outside of them. */
+export function within(groups: readonly string[], argv: readonly string[]): string[] {
+  return ['bash', '-ec', ENTER, 'bash', String(groups.length), ...groups, ...argv];
+}
+
+/** Starts a process that outlives this one. Its output goes to the end of a file that only root reads. */
+export function launch(argv: readonly string[], log: string): ChildProcess {
+  const output = openSync(log, 'a', 0o600);
+  try {
+    const child = spawn(argv[0]!, argv.slice(1), {
+      stdio: ['ignore', output, output],
+      detached: true,
+      cwd: '/',
+      env: { PATH: PROGRAM_PATH, LC_ALL: 'C' },
+    });
+    // Its absence is noticed by whoever waits for what it should bring.
+    child.on('error', () => {});
+    child.unref();
+    return child;
+  } finally {
+    closeSync(output);
+  }
+}
+
+export async function writeRecord(path: string, pid: number): Promise<void> {
+  await writeFile(path, `${pid} ${await startTimeOf(pid)}`, { mode: 0o600 });
 }

@@ -10,10 +10,10 @@ import { DEFAULT_VERSION } from '@asterism/kubernetes/components/catalogue';
 import { httpMetadata } from '@asterism/metadata/http-metadata';
 import { withTpm } from '@asterism/tpm/with-tpm';
 import { clusterFolder, gatewayOf, type LocalCluster, nodeRuntime } from './cluster.ts';
+import { execInNode } from './exec.ts';
 import { host } from './host.ts';
 import {
   createLocalCluster,
-  execInNode,
   removeLocalCluster,
   startLocalNode,
   statusOfLocalCluster,

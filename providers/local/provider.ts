@@ -1,29 +1,32 @@
-import { spawn } from 'node:child_process';
-import { mkdir, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { existsSync } from 'node:fs';
+import { mkdir, rm, rmdir } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { AsterismError } from '@asterism/errors/errors';
 import { imageFolder } from '@asterism/image/build';
-import { withLock } from '@asterism/kubernetes/components/cache';
 import { componentsFolder, readManifest } from '@asterism/kubernetes/components/provide';
 import { processesIn, removeGroups } from './cgroups.ts';
 import {
   CLUSTERS,
+  checkUid,
   clusterFolder,
   findCluster,
   type LocalCluster,
   type LocalNode,
   listClusters,
   nodeOf,
+  REGISTRY_LOCK,
+  RUNTIME,
   readCluster,
   runtimeFolder,
   writeCluster,
 } from './cluster.ts';
 import { checkHost, host } from './host.ts';
 import { raiseHostLimits, restoreHostLimits } from './host-limits.ts';
-import { createFabric, removeNetworks } from './network.ts';
+import { locked } from './lock.ts';
+import { ensureFabric, removeNetworks } from './network.ts';
 import { killNode, runningInit, startNode, stopNode } from './node.ts';
+import { killAll } from './process.ts';
 import { startSupervisor, stopSupervisor } from './supervisor.ts';
-import { powerOff } from './tpm.ts';
 
 export interface LocalClusterSpec {
   readonly name: string;
@@ -43,7 +46,9 @@ export interface ProviderOptions {
   readonly onDetail: (text: string) => void;
 }
 
+/** Last bytes of the nodes' addresses. */
 const FIRST_NODE = 11;
+const LAST_NODE = 250;
 
 /**
  * Makes the machines of a cluster and boots them.
@@ -53,7 +58,8 @@ export async function createLocalCluster(
   spec: LocalClusterSpec,
   options: ProviderOptions,
 ): Promise<LocalCluster> {
-  await checkHost();
+  const machines = machinesOf(spec);
+  await checkHost(machines.map(({ role }) => role));
   const image = await imageFolder(spec.image);
   if (image === undefined)
     throw new AsterismError(
@@ -66,25 +72,34 @@ export async function createLocalCluster(
       `the components of ${spec.kubernetesVersion} are not in the cache; run: asterism components build ${spec.kubernetesVersion}`,
     );
   }
-  const names = [
+  const cluster = await register(spec, image, machines);
+  options.onDetail('network');
+  await underLock(cluster.uid, startSupervisor);
+  for (const { name } of cluster.nodes) {
+    options.signal.throwIfAborted();
+    options.onDetail(`booting ${name}`);
+    await underLock(cluster.uid, (now) => startNode(now, nodeOf(now, name)));
+  }
+  return cluster;
+}
+
+function machinesOf(spec: LocalClusterSpec): Pick<LocalNode, 'name' | 'role'>[] {
+  return [
     ...Array.from({ length: spec.controlPlaneNodes }, (_, i) => ({
       name: `control-plane-${i}`,
       role: 'ControlPlane' as const,
     })),
     ...Array.from({ length: spec.workerNodes }, (_, i) => ({ name: `worker-${i}`, role: 'Worker' as const })),
   ];
-  const cluster = await register(spec, image, names);
-  // After the cluster is on record: one that is removed just now does not put the limits back.
-  await raiseHostLimits();
-  options.onDetail('network');
-  await createFabric(cluster);
-  await startSupervisor(cluster);
-  for (const node of cluster.nodes) {
-    options.signal.throwIfAborted();
-    options.onDetail(`booting ${node.name}`);
-    await startNode(cluster, node);
-  }
-  return cluster;
+}
+
+/** Does something to a cluster while nobody else does; with what is known of it then. */
+function underLock<T>(uid: string, use: (cluster: LocalCluster) => Promise<T>): Promise<T> {
+  return locked(clusterFolder(uid), async () => {
+    const cluster = await readCluster(uid);
+    await ensureFabric(cluster);
+    return use(cluster);
+  });
 }
 
 /** Takes a network of its own and writes the cluster down before anything of it is made. */
@@ -93,8 +108,9 @@ async function register(
   image: string,
   names: readonly Pick<LocalNode, 'name' | 'role'>[],
 ): Promise<LocalCluster> {
-  await mkdir(CLUSTERS, { recursive: true, mode: 0o700 });
-  return withLock(CLUSTERS, async () => {
+  checkUid(spec.uid);
+  return locked(REGISTRY_LOCK, async () => {
+    await mkdir(CLUSTERS, { recursive: true, mode: 0o700 });
     if ((await findCluster(spec.uid)) !== undefined)
       throw new AsterismError('ERR_CLUSTER_EXISTS', `cluster ${spec.uid} exists already`);
     const taken = new Set((await listClusters()).map((cluster) => cluster.subnet));
@@ -117,45 +133,85 @@ async function register(
       nodes: names.map((node, i) => ({ ...node, address: `10.77.${subnet}.${FIRST_NODE + i}` })),
     };
     await writeCluster(cluster);
+    await raiseHostLimits();
     return cluster;
   });
 }
 
-/** Removes everything of a cluster; also of one that was made by half, and again. */
+/**
+ * Removes everything of a cluster; also of one that was made by half, whose record cannot be read, and again.
+ * @throws AsterismError ERR_LEFT_BEHIND something of it does not go away
+ */
 export async function removeLocalCluster(uid: string, options: ProviderOptions): Promise<void> {
-  const cluster = await findCluster(uid).catch(() => undefined);
-  for (const node of cluster?.nodes ?? []) {
-    options.onDetail(`stopping ${node.name}`);
-    await killNode(cluster!, node);
-    await powerOff(uid, node.name);
-  }
-  await stopSupervisor(uid);
-  for (const pid of await processesIn(uid)) {
-    try {
-      process.kill(pid, 'SIGKILL');
-    } catch {
-      // It ended by itself.
+  checkUid(uid);
+  const folder = clusterFolder(uid);
+  const lock = existsSync(folder) ? folder : REGISTRY_LOCK;
+  await locked(lock, async () => {
+    const cluster = await findCluster(uid).catch(() => undefined);
+    // It would boot nodes again.
+    await stopSupervisor(uid);
+    for (const node of cluster?.nodes ?? []) {
+      options.onDetail(`stopping ${node.name}`);
+      await killNode(cluster!, node);
     }
-  }
-  await removeNetworks(uid);
-  await removeGroups(uid);
-  await rm(runtimeFolder(uid), { recursive: true, force: true });
-  await rm(clusterFolder(uid), { recursive: true, force: true });
-  await restoreHostLimits();
+    await killAll(await processesIn(uid));
+    const left = await processesIn(uid);
+    if (left.length > 0)
+      throw new AsterismError(
+        'ERR_LEFT_BEHIND',
+        `processes of cluster ${uid} do not end: ${left.join(', ')}; what they wait for must end first, then try again`,
+      );
+    await removeNetworks(uid);
+    await removeGroups(uid);
+    await rm(runtimeFolder(uid), { recursive: true, force: true });
+    await rm(folder, { recursive: true, force: true });
+  });
+  await locked(REGISTRY_LOCK, async () => {
+    await restoreHostLimits();
+    // Only empty ones go.
+    for (const path of [CLUSTERS, dirname(CLUSTERS), RUNTIME]) await rmdir(path).catch(() => {});
+  });
 }
 
-/** Starts a node, and the supervisor where it is gone. */
+/** Starts a node, and the network and the supervisor where they are gone, as after a reboot of the host. */
 export async function startLocalNode(uid: string, name: string): Promise<void> {
-  const cluster = await readCluster(uid);
-  await startSupervisor(cluster);
-  await startNode(cluster, nodeOf(cluster, name));
+  await underLock(uid, async (cluster) => {
+    const node = nodeOf(cluster, name);
+    await raiseHostLimits();
+    await startSupervisor(cluster);
+    await startNode(cluster, node);
+  });
 }
 
 /** Shuts a node down cleanly, or with `kill` as by a power cut. */
 export async function stopLocalNode(uid: string, name: string, kill = false): Promise<void> {
-  const cluster = await readCluster(uid);
-  await (kill ? killNode : stopNode)(cluster, nodeOf(cluster, name));
+  await underLock(uid, (cluster) => (kill ? killNode : stopNode)(cluster, nodeOf(cluster, name)));
 }
+
+/**
+ * Adds a machine to a cluster and boots it; it joins by itself.
+ * @returns the new node
+ * @throws AsterismError ERR_NO_NETWORK no address is left
+ */
+export async function addLocalNode(uid: string, role: LocalNode['role']): Promise<LocalNode> {
+  const node = await underLock(uid, async (cluster) => {
+    const prefix = role === 'ControlPlane' ? 'control-plane-' : 'worker-';
+    const numbers = cluster.nodes.filter(({ name }) => name.startsWith(prefix));
+    const last = Math.max(FIRST_NODE - 1, ...cluster.nodes.map(({ address }) => lastByteOf(address)));
+    if (last >= LAST_NODE)
+      throw new AsterismError('ERR_NO_NETWORK', `cluster ${cluster.name} has no address left for a node`);
+    const next = 1 + Math.max(-1, ...numbers.map(({ name }) => Number(name.slice(prefix.length))));
+    const added = { name: `${prefix}${next}`, role, address: `10.77.${cluster.subnet}.${last + 1}` };
+    await checkHost([role]);
+    await writeCluster({ ...cluster, nodes: [...cluster.nodes, added] });
+    return added;
+  });
+  // The supervisor reads the record every second. A node is told who it is when it first asks.
+  await startLocalNode(uid, node.name);
+  return node;
+}
+
+const lastByteOf = (address: string): number => Number(address.split('.')[3]);
 
 export interface LocalNodeStatus extends LocalNode {
   readonly running: boolean;
@@ -172,51 +228,6 @@ export async function statusOfLocalCluster(uid: string): Promise<LocalNodeStatus
       stateDiskMapped: false,
     })),
   );
-}
-
-/** Runs a program inside a node. @returns its exit code */
-export async function execInNode(
-  uid: string,
-  name: string,
-  argv: readonly string[],
-  options: {
-    readonly signal: AbortSignal;
-    readonly stdio?: 'inherit' | 'pipe';
-    readonly onOutput?: (chunk: Buffer) => void;
-  },
-): Promise<number> {
-  const cluster = await readCluster(uid);
-  const node = nodeOf(cluster, name);
-  const init = await runningInit(uid, node.name);
-  if (init === undefined)
-    throw new AsterismError(
-      'ERR_NODE_STOPPED',
-      `${name} does not run; start it with: asterism local start ${name}`,
-    );
-  const environment = [
-    'env',
-    '-i',
-    'PATH=/run/state/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
-    'KUBECONFIG=/etc/kubernetes/admin.conf',
-    `TERM=${process.env.TERM ?? 'dumb'}`,
-    'HOME=/root',
-  ];
-  const child = spawn(
-    'nsenter',
-    ['-t', String(init.pid), '-m', '-u', '-i', '-n', '-p', '-C', '-r', '-w', ...environment, ...argv],
-    {
-      stdio: options.stdio === 'pipe' ? ['ignore', 'pipe', 'pipe'] : 'inherit',
-      signal: options.signal,
-    },
-  );
-  if (options.onOutput !== undefined) {
-    child.stdout?.on('data', options.onOutput);
-    child.stderr?.on('data', options.onOutput);
-  }
-  return new Promise((resolve, reject) => {
-    child.once('error', reject);
-    child.once('close', (code, name_) => resolve(code ?? (name_ === 'SIGINT' ? 130 : 1)));
-  });
 }
 
 export const nodeLogPath = (uid: string, name: string): string =>

@@ -1,27 +1,57 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ComponentManifest } from '@asterism/kubernetes/components/provide';
-import { gatewayOf, readCluster } from './cluster.ts';
+import { clusterFolder, gatewayOf, nodeOf, readCluster } from './cluster.ts';
 import { BALANCED_PORTS, balance } from './load-balancer.ts';
+import { locked } from './lock.ts';
 import { serveMetadata } from './metadata-server.ts';
 import { serveMirror } from './mirror.ts';
+import { endedBy, killNode, startNode } from './node.ts';
 
-// One process per cluster, in the network namespace of its fabric: metadata, load balancer and mirror. It holds no
-// state: killed and started again, nodes see a gap and nothing else.
+// One process per cluster, in the network namespace of its fabric: metadata, load balancer, mirror, and the hand
+// that boots a node again which asked for it. It holds no state: killed, it is started again, and nodes see a gap.
 const uid = process.argv[2];
 if (uid === undefined) throw new Error('usage: supervisor-main.ts UID');
-const cluster = await readCluster(uid);
-const controlPlanes = cluster.nodes
-  .filter((node) => node.role === 'ControlPlane')
-  .map((node) => node.address);
+const WATCH_PERIOD_MS = 1000;
 
-for (const node of cluster.nodes) await serveMetadata(cluster, node);
+let cluster = await readCluster(uid);
+const served = new Set<string>();
+
+async function serveNodes(): Promise<void> {
+  for (const node of cluster.nodes) {
+    if (served.has(node.name)) continue;
+    await serveMetadata(() => cluster, node);
+    served.add(node.name);
+  }
+}
+
+const controlPlanes = () =>
+  cluster.nodes.filter((node) => node.role === 'ControlPlane').map((node) => node.address);
+
+await serveNodes();
 for (const port of BALANCED_PORTS) await balance(gatewayOf(cluster), port, controlPlanes);
 const manifest = JSON.parse(
   await readFile(join(cluster.componentsFolder, 'components.json'), 'utf8'),
 ) as ComponentManifest;
 await serveMirror(gatewayOf(cluster), cluster.componentsFolder, manifest);
-
-process.on('SIGTERM', () => process.exit(0));
-process.on('SIGINT', () => process.exit(0));
 process.stdout.write('serving\n');
+
+while (true) {
+  await new Promise((resolve) => setTimeout(resolve, WATCH_PERIOD_MS));
+  cluster = await readCluster(uid);
+  await serveNodes();
+  for (const { name } of cluster.nodes) {
+    if ((await endedBy(uid, name)) === undefined) continue;
+    await locked(clusterFolder(uid), () => afterEnd(name));
+  }
+}
+
+/** A command may have taken the node up or down while the lock was waited for, so everything is looked at again. */
+async function afterEnd(name: string): Promise<void> {
+  const now = await readCluster(uid!);
+  const node = nodeOf(now, name);
+  const end = await endedBy(uid!, name);
+  if (end === undefined) return;
+  process.stdout.write(`${new Date().toISOString()} ${name} ended: ${end}\n`);
+  await (end === 'reboot' ? startNode : killNode)(now, node);
+}

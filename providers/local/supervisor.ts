@@ -1,53 +1,45 @@
-import { spawn } from 'node:child_process';
-import { closeSync, openSync } from 'node:fs';
-import { readFile, rm, writeFile } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UnreachableError } from '@asterism/errors/errors';
+import { createGroup, processesIn, removeGroups } from './cgroups.ts';
 import { clusterFolder, type LocalCluster } from './cluster.ts';
 import { fabricName } from './network.ts';
-import { gone, readRecord, signal, startTimeOf } from './process.ts';
+import { killAll, launch, readRecord, within, writeRecord } from './process.ts';
 
 const recordOf = (uid: string): string => join(clusterFolder(uid), 'supervisor.pid');
+/** Its cgroup. No node can have that name. */
+const GROUP = 'supervisor.host';
+const START_TIMEOUT_MS = 15_000;
 
-/** Starts the process that serves metadata, load balancer and mirror, unless it runs. */
+/** Starts the process that serves metadata, load balancer and mirror, unless it runs. It is started again when it dies. */
 export async function startSupervisor(cluster: LocalCluster): Promise<void> {
   const { uid } = cluster;
   if ((await readRecord(recordOf(uid))) !== undefined) return;
-  const path = join(clusterFolder(uid), 'supervisor.log');
-  await rm(path, { force: true });
-  const log = openSync(path, 'a', 0o600);
-  const child = spawn(
-    'nsenter',
-    [
-      `--net=/run/netns/${fabricName(uid)}`,
-      process.execPath,
-      join(import.meta.dirname, 'supervisor-main.ts'),
-      uid,
-    ],
-    {
-      stdio: ['ignore', log, log],
-      detached: true,
-      cwd: '/',
-    },
-  );
-  closeSync(log);
-  child.unref();
-  const started = await startTimeOf(child.pid!);
-  await writeFile(recordOf(uid), `${child.pid} ${started}`);
-  const end = Date.now() + 15_000;
+  await stopSupervisor(uid);
+  const log = join(clusterFolder(uid), 'supervisor.log');
+  const main = join(import.meta.dirname, 'supervisor-main.ts');
+  const start = ['nsenter', `--net=/run/netns/${fabricName(uid)}`, process.execPath, main, uid];
+  // The log is that of the last start: one that dies at once must not fill the disk.
+  const again = ['bash', '-c', 'log=$1; shift; while :; do "$@" > "$log" 2>&1; sleep 1; done', 'bash', log];
+  const from = (await stat(log).catch(() => undefined))?.mtimeMs ?? 0;
+  const child = launch(within(await createGroup(uid, GROUP), [...again, ...start]), log);
+  if (child.pid !== undefined) await writeRecord(recordOf(uid), child.pid);
+  const end = Date.now() + START_TIMEOUT_MS;
   while (Date.now() < end && child.exitCode === null) {
-    if ((await readFile(path, 'utf8')).includes('serving')) return;
+    const touched = (await stat(log).catch(() => undefined))?.mtimeMs ?? 0;
+    if (touched > from && (await readFile(log, 'utf8')).includes('serving')) return;
     await new Promise((resolve) => setTimeout(resolve, 30));
   }
-  throw new UnreachableError(`the supervisor did not start; see ${path}`);
+  const last = (await readFile(log, 'utf8').catch(() => '')).trim().split('\n').slice(-5).join(' | ');
+  throw new UnreachableError(`the supervisor did not start, see ${log}: ${last}`);
 }
 
 export async function stopSupervisor(uid: string): Promise<void> {
   const record = await readRecord(recordOf(uid));
-  if (record === undefined) return;
-  await signal(record, 'SIGTERM');
-  if (!(await gone(record, 3000))) await signal(record, 'SIGKILL');
-  await gone(record, 3000);
+  // What starts it again goes first. Neither holds anything that has to be put away.
+  if (record !== undefined) await killAll([record.pid]);
+  await killAll(await processesIn(uid, GROUP));
+  await removeGroups(uid, GROUP);
 }
 
 export async function supervisorRuns(uid: string): Promise<boolean> {

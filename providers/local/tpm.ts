@@ -1,12 +1,13 @@
-import { spawn } from 'node:child_process';
-import { closeSync, openSync } from 'node:fs';
-import { mkdir, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UnreachableError } from '@asterism/errors/errors';
 import { withTpm } from '@asterism/tpm/with-tpm';
+import { createGroup, hostGroupOf } from './cgroups.ts';
 import { nodeFolder, nodeRuntime, runtimeFolder, tpmControl } from './cluster.ts';
 import { host } from './host.ts';
-import { gone, readRecord, signal, startTimeOf } from './process.ts';
+import { gone, launch, readRecord, signal, within, writeRecord } from './process.ts';
+
+const START_TIMEOUT_MS = 10_000;
 
 const recordOf = (uid: string, node: string): string => join(nodeFolder(uid, node), 'swtpm.pid');
 
@@ -16,47 +17,35 @@ export const tpmAddress = (uid: string, node: string): string =>
 
 /**
  * Powers a node's TPM on: PCRs are zero, keys and NV memory are as they were. It is made on first use.
+ * @throws UnreachableError it did not start within 10 s
  */
 export async function powerOn(uid: string, node: string): Promise<void> {
   const folder = join(nodeFolder(uid, node), 'tpm');
-  if (!(await stat(join(folder, 'tpm2-00.permall')).catch(() => undefined))) {
-    await mkdir(folder, { recursive: true, mode: 0o700 });
-    await host('swtpm_setup', '--tpm2', '--tpmstate', folder, '--pcr-banks', 'sha256', '--overwrite');
-  }
+  if (!(await stat(folder).catch(() => undefined))) await manufacture(folder);
   const socket = join(nodeRuntime(uid, node), 'tpm.sock');
+  const log = join(nodeFolder(uid, node), 'swtpm.log');
   await mkdir(nodeRuntime(uid, node), { recursive: true, mode: 0o700 });
   await mkdir(join(runtimeFolder(uid), 'tpm-control'), { recursive: true, mode: 0o700 });
   await rm(socket, { force: true });
-  const log = openSync(join(nodeFolder(uid, node), 'swtpm.log'), 'a', 0o600);
-  const child = spawn(
-    'swtpm',
-    [
-      'socket',
-      '--tpm2',
-      '--tpmstate',
-      `dir=${folder}`,
-      '--server',
-      `type=unixio,path=${socket}`,
-      '--ctrl',
-      `type=unixio,path=${tpmControl(uid, node)}`,
-      '--flags',
-      'not-need-init,startup-clear',
-    ],
-    { stdio: ['ignore', log, log], detached: true },
-  );
-  closeSync(log);
-  child.unref();
-  const end = Date.now() + 10_000;
-  while (Date.now() < end && child.exitCode === null) {
-    if (await stat(socket).catch(() => undefined)) {
-      await writeFile(recordOf(uid, node), `${child.pid} ${await startTimeOf(child.pid!)}`);
-      return;
-    }
+  const swtpm = ['swtpm', 'socket', '--tpm2', '--tpmstate', `dir=${folder}`];
+  swtpm.push('--server', `type=unixio,path=${socket}`, '--ctrl', `type=unixio,path=${tpmControl(uid, node)}`);
+  swtpm.push('--flags', 'not-need-init,startup-clear');
+  const child = launch(within(await createGroup(uid, hostGroupOf(node)), swtpm), log);
+  const end = Date.now() + START_TIMEOUT_MS;
+  while (Date.now() < end && child.pid !== undefined && child.exitCode === null) {
+    if (await stat(socket).catch(() => undefined)) return writeRecord(recordOf(uid, node), child.pid);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-  throw new UnreachableError(
-    `the TPM of ${node} did not start; see ${join(nodeFolder(uid, node), 'swtpm.log')}`,
-  );
+  throw new UnreachableError(`the TPM of ${node} did not start; see ${log}`);
+}
+
+/** Makes the state of a new TPM. In a folder beside: what was cut off in between is not a TPM. */
+async function manufacture(folder: string): Promise<void> {
+  const part = `${folder}.part`;
+  await rm(part, { recursive: true, force: true });
+  await mkdir(part, { recursive: true, mode: 0o700 });
+  await host('swtpm_setup', '--tpm2', '--tpmstate', part, '--pcr-banks', 'sha256', '--overwrite');
+  await rename(part, folder);
 }
 
 /** Powers it off as a machine does: with a shutdown command first, so that it does not suspect an attack. */
