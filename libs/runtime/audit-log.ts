@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { constants } from 'node:fs';
 import { type FileHandle, mkdir, open } from 'node:fs/promises';
 import { dirname } from 'node:path';
@@ -20,7 +20,7 @@ const GENESIS = '0'.repeat(64);
 /** Longer lines are not written here. */
 const MAX_LINE = 64 * 1024;
 
-const hashOf = (text: string): string => createHash('sha256').update(text).digest('hex');
+const hashOf = (text: string): string => hash('sha256', text, 'hex');
 
 /**
  * An append-only file of JSON lines, each with the SHA-256 of the one before: a line that was changed or taken out

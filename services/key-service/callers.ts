@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { BoundedCache } from '@asterism/bytes/bounded-cache';
 import type { KubernetesApi, KubernetesObject } from '@asterism/kubernetes/api';
 import { StatusError } from '@asterism/rpc/status';
@@ -44,7 +44,7 @@ export class Callers {
     const token = BEARER.exec(authorization ?? '')?.[1];
     if (token === undefined || token.length > MAX_TOKEN_BYTES)
       throw unknown('the call carries no service-account token');
-    const key = createHash('sha256').update(token).digest('base64');
+    const key = hash('sha256', token, 'base64');
     const known = this.#known.get(key);
     if (known !== undefined && known.until > this.#now()) return known.caller;
     this.#options.reviews.take(address);
