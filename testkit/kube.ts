@@ -146,6 +146,10 @@ export async function startKube(): Promise<Kube> {
   }
 }
 
+interface AccessReview extends KubernetesObject {
+  readonly status?: { readonly allowed?: boolean };
+}
+
 interface TokenRequest extends KubernetesObject {
   readonly status?: { readonly token?: string };
 }
@@ -234,14 +238,29 @@ async function ready(admin: KubernetesApi, folder: string, running: readonly Chi
   let reason: unknown;
   while (performance.now() < limit && running.every(({ exitCode, pid }) => exitCode === null && pid)) {
     try {
-      // The role is made after the server is up, by its own start-up hook: then roles count.
-      await admin.call('GET', '/apis/rbac.authorization.k8s.io/v1/clusterroles/cluster-admin');
+      // Roles and bindings are made after the server is up, by its own start-up hook, and count a moment later.
+      const review = await admin.call<AccessReview>(
+        'POST',
+        '/apis/authorization.k8s.io/v1/subjectaccessreviews',
+        {
+          spec: {
+            user: 'somebody',
+            groups: ['system:authenticated'],
+            resourceAttributes: {
+              group: 'authentication.k8s.io',
+              resource: 'selfsubjectreviews',
+              verb: 'create',
+            },
+          },
+        },
+      );
       await admin.call('GET', '/api/v1/namespaces/kube-system');
-      return;
+      if (review.status?.allowed === true) return;
+      reason = new Error('the rules of Kubernetes are not in force yet');
     } catch (error) {
       reason = error;
-      await delay(100);
     }
+    await delay(100);
   }
   const logs = await Promise.all(
     ['etcd', 'kube-apiserver'].map(async (name) => {

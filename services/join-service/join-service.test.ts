@@ -5,6 +5,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { request } from 'node:https';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { parseMeasurements } from '@asterism/attestation/measurements';
 import { createQemuVtpmIssuer } from '@asterism/attestation/variants/qemu-vtpm/issue';
 import { QemuVtpmVerifier } from '@asterism/attestation/variants/qemu-vtpm/verifier';
@@ -349,7 +350,15 @@ describe('JoinService: real TPM evidence, real Kubernetes API, real KeyService',
       ca: kube.ca,
       token: async () => answer.token,
     });
-    const asToken = (await joining.call('POST', path, review)) as unknown as SelfReview;
+    // The API server sees new tokens through a watch, a moment late.
+    const whoami = () => joining.call('POST', path, review).catch(() => undefined);
+    const limit = Date.now() + 10_000;
+    let found = await whoami();
+    while (found === undefined && Date.now() < limit) {
+      await delay(100);
+      found = await whoami();
+    }
+    const asToken = found as unknown as SelfReview;
     assert.equal(asToken.status.userInfo.username, `system:bootstrap:${answer.token.split('.')[0]}`);
     assert.ok(asToken.status.userInfo.groups.includes('system:bootstrappers:kubeadm:default-node-token'));
     const secret = await kube.admin.call(
