@@ -6,8 +6,8 @@ import {
   componentsForWire,
   provideComponents,
   readManifest,
-  verifyComponents,
 } from '@asterism/kubernetes/components/provide';
+import { verifyComponents } from '@asterism/kubernetes/components/verify';
 import type { KubernetesComponents, KubernetesVersion } from '../parts.ts';
 
 /** Port of the mirror that serves components to the nodes of a local cluster, at the cluster's endpoint. */

@@ -14,10 +14,10 @@ import {
   componentsForWire,
   provideComponents,
   readManifest,
-  recipeOf,
   releaseOf,
-  verifyComponents,
 } from './provide.ts';
+import { recipeOf } from './recipe.ts';
+import { verifyComponents } from './verify.ts';
 
 const options = { signal: AbortSignal.timeout(120_000), onDetail: () => {} };
 

@@ -1,9 +1,12 @@
 /** Program name -> hex SHA-256 of the file. */
 export type Pins = Readonly<Record<string, string>> | undefined;
 
+/** Key of the programs of the node image, which are the same for every Kubernetes version. */
+export const NODE_SET = 'node';
+
 /**
- * Hex SHA-256 of every program without C parts, by Kubernetes version. Building is reproducible: host-local, crictl and
- * etcd gave the same bytes in another folder with another compiler cache. A release without an entry is taken as built.
+ * What building each program gives, by Kubernetes version. It is reproducible: other folders, other caches and other
+ * modules in them gave the same bytes. A release without an entry is taken as built.
  */
 export const PINNED_PROGRAMS: Readonly<Record<string, Pins>> = {
   'v1.37.2': {
@@ -41,5 +44,26 @@ export const PINNED_PROGRAMS: Readonly<Record<string, Pins>> = {
     portmap: '04e7d30e882f0396852bf628291357fda0b18ba3dc615c2821807080b2c00cf5',
     flanneld: 'd432d712972e67fedde80a47e247bc2ba9cc7e05689bc0f326e9f27550f0f882',
     pause: '294fd320594dd53e89bbc7f9252f657808b1a57c8df223e3cc94ef3bb07fbc29',
+  },
+  [NODE_SET]: {
+    containerd: '1b1e73e62e00b58072783a542d27da8bdcf36cef4a7ac3eefcc8580f55192608',
+    ctr: '0621883887dc7520299f9b9fafe9d52e9c01fec8b5bb5d15179a8c963ed4db01',
+    'containerd-shim-runc-v2': '29dd69a542f2efccedc8f67c5764ffeb27018a23dcea527ba0bf3d850a33c2e8',
+  },
+};
+
+/**
+ * SHA-256 of packed files whose every byte comes from pinned programs, by Kubernetes version and path in its folder.
+ * Images with files of Debian packages are not here: they change when Debian mends something.
+ */
+export const PINNED_FILES: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+  'v1.37.2': {
+    'cni-plugins.tar.gz': '30a75cf1209e13935300bde8e5a1aebf54876dc5ef9b06e4c85d0abbb9c60599',
+    'images/kube-apiserver.tar': '0cae7c86b1c0c65ecf532ef9d0404d360ea25cb1c5dfcb0f07e995688727febe',
+    'images/kube-controller-manager.tar': '088a703ff9821473e2d67c88291d0273edade8d78748957714838a9166f827ce',
+    'images/kube-scheduler.tar': '3e485480924321365cdec085a788b77463884f468ae843ca0d189979adc91f8c',
+    'images/etcd.tar': '17bf3df3ccd158b08391c686eff26c252933993288ec76df6697fb8cbc011380',
+    'images/coredns.tar': '9cfbbad3b44166d2d50dfa6a184d92ebd40069094494ad9a26126a6bb36d6c7e',
+    'images/pause.tar': 'f99a2f56ea439e316ca07d9016057284146a9c38cbf4bc5ac55157f18a929d6b',
   },
 };

@@ -1,32 +1,13 @@
-import { createHash } from 'node:crypto';
-import {
-  chmod,
-  copyFile,
-  link,
-  mkdir,
-  mkdtemp,
-  readdir,
-  readFile,
-  rename,
-  rm,
-  stat,
-  writeFile,
-} from 'node:fs/promises';
+import { readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { AsterismError } from '@asterism/errors/errors';
-import { runChecked } from '@asterism/runtime/program';
-import { writeImageArchive } from '../oci/archive.ts';
-import { type BuildOptions, buildProgram, MODULES } from './build-go.ts';
+import { AsterismError, PolicyError, VerificationError } from '@asterism/errors/errors';
+import { type BuildOptions, MODULES } from './build-go.ts';
 import { cacheFolder, sha256OfFile, withLock } from './cache.ts';
-import {
-  CNI_PLUGINS,
-  type ImageRecipe,
-  type KubernetesRelease,
-  NODE_PROGRAMS,
-  RELEASES,
-} from './catalogue.ts';
-import { debianTree } from './debian-tree.ts';
-import { PINNED_PROGRAMS, type Pins } from './pinned.ts';
+import { CNI_PLUGINS, type GoProgram, type KubernetesRelease, NODE_PROGRAMS, RELEASES } from './catalogue.ts';
+import { OFFICIAL_SHA256, officialUrl } from './official.ts';
+import { buildImage, packCniPlugins } from './pack.ts';
+import { NODE_SET, PINNED_FILES, PINNED_PROGRAMS } from './pinned.ts';
+import { isOneOf, prepareFolder, recipeOf, removeMatching } from './recipe.ts';
 import { provideProgram } from './sources.ts';
 import { TOOLCHAIN_VERSION } from './toolchain.ts';
 
@@ -37,9 +18,12 @@ export interface ComponentEntry {
   readonly file: string;
   /** `sha256:` and 64 hexadecimal digits. */
   readonly hash: string;
+  /** Bytes. */
   readonly size: number;
   readonly installPath: string;
   readonly extract: boolean;
+  /** What it was made from, for a person. */
+  readonly source: string;
 }
 
 export interface ComponentManifest {
@@ -47,6 +31,12 @@ export interface ComponentManifest {
   /** SHA-256 over everything that the files were made from. */
   readonly recipe: string;
   readonly components: readonly ComponentEntry[];
+}
+
+/** What to make programs from. */
+export interface ProvideOptions extends BuildOptions {
+  /** Take what the Kubernetes project publishes where it publishes programs, instead of building these. */
+  readonly official?: boolean;
 }
 
 const MANIFEST = 'components.json';
@@ -73,19 +63,29 @@ export async function readManifest(version: string): Promise<ComponentManifest |
 }
 
 /**
- * Builds what is missing of a version. Each file appears under its name only when whole, so a build that was killed
- * goes on where it was. A second run does nothing.
+ * Makes what is missing of a version. Each file appears under its name only when whole and, where the catalogue pins
+ * its hash, only with these bytes; a run that was killed is gone on with. A second run does nothing.
+ *
+ * @throws VerificationError ERR_COMPONENT_HASH
+ * @throws PolicyError ERR_NO_OFFICIAL_HASH `official` is asked for a version whose published hashes are not pinned
  */
-export async function provideComponents(version: string, options: BuildOptions): Promise<ComponentManifest> {
+export async function provideComponents(
+  version: string,
+  options: ProvideOptions,
+): Promise<ComponentManifest> {
   const release = releaseOf(version);
+  const sources = options.official ? officialSources(release) : {};
   const recipe = await recipeOf(release);
   const present = await readManifest(version);
   if (present?.recipe === recipe && (await allThere(present))) return present;
   const folder = componentsFolder(version);
   return withLock(folder, async () => {
-    await prepareFolder(folder, recipe, PINNED_PROGRAMS[version]);
+    const known = (name: string) => [PINNED_PROGRAMS[version]?.[name], OFFICIAL_SHA256[version]?.[name]];
+    await prepareFolder(folder, recipe, known);
     for (const program of release.programs) {
-      await provideProgram(program, PINNED_PROGRAMS[version]?.[program.name], join(folder, 'bin'), options);
+      const official = sources[program.name];
+      const source = { pinned: PINNED_PROGRAMS[version]?.[program.name], ...(official && { official }) };
+      await provideProgram(program, source, join(folder, 'bin'), options);
     }
     for (const image of release.images) await buildImage(image, folder, options);
     await packCniPlugins(folder, options);
@@ -93,82 +93,37 @@ export async function provideComponents(version: string, options: BuildOptions):
   });
 }
 
-/** Builds containerd and its tools for the node image. @returns their folder */
+/** Where to download the programs that Kubernetes publishes. Fails closed: without a pinned hash nothing is taken. */
+function officialSources(release: KubernetesRelease): Record<string, { url: string; sha256: string }> {
+  const sources: Record<string, { url: string; sha256: string }> = {};
+  const unknown: string[] = [];
+  for (const { name, module } of release.programs) {
+    if (module !== `kubernetes-${release.version}`) continue;
+    const sha256 = OFFICIAL_SHA256[release.version]?.[name];
+    if (sha256 === undefined) unknown.push(name);
+    else sources[name] = { url: officialUrl(release.version, name), sha256 };
+  }
+  if (unknown.length === 0) return sources;
+  throw new PolicyError(
+    'ERR_NO_OFFICIAL_HASH',
+    `the published SHA-256 of ${unknown.join(', ')} ${release.version} is not pinned in the catalogue, so a download ` +
+      `could not be checked; build them instead: asterism components build ${release.version}`,
+  );
+}
+
+/** Builds containerd and its tools for the node image. @returns their folder, with nothing else in it */
 export async function provideNodePrograms(options: BuildOptions): Promise<string> {
   const folder = componentsFolder(`node-${NODE_PROGRAMS[0]!.module}`);
   await withLock(folder, async () => {
-    for (const program of NODE_PROGRAMS) await buildProgram(program, folder, options);
+    const pins = PINNED_PROGRAMS[NODE_SET];
+    // The folder becomes part of the measured image: what is not the pinned bytes goes.
+    await removeMatching(folder, async (name) => !(await isOneOf(join(folder, name), [pins?.[name]])));
+    for (const program of NODE_PROGRAMS) {
+      await provideProgram(program, { pinned: pins?.[program.name] }, folder, options);
+    }
+    await removeMatching(folder, (name) => name.startsWith('.'));
   });
   return folder;
-}
-
-/** Names what a release is made from: catalogue, every file of its wrapper modules, compiler. */
-export async function recipeOf(release: KubernetesRelease): Promise<string> {
-  const hash = createHash('sha256').update(JSON.stringify(release)).update(TOOLCHAIN_VERSION);
-  const modules = new Set(release.programs.map((program) => program.module));
-  for (const module of [...modules].sort()) {
-    for (const name of (await readdir(join(MODULES, module))).sort()) {
-      hash.update(`\0${module}/${name}\0`).update(await readFile(join(MODULES, module, name)));
-    }
-  }
-  return hash.digest('hex');
-}
-
-/**
- * Makes a folder ready to be filled by a recipe. What another recipe made is not gone on with, but for programs whose
- * bytes are the pinned ones; what a killed build left half done is removed.
- */
-async function prepareFolder(folder: string, recipe: string, pinned: Pins): Promise<void> {
-  await removeMatching(folder, (name) => name.startsWith('.root-'));
-  await removeMatching(join(folder, 'images'), (name) => name.startsWith('.'));
-  await removeMatching(join(folder, 'bin'), (name) => name.startsWith('.'));
-  const mark = join(folder, 'recipe');
-  if ((await readFile(mark, 'utf8').catch(() => '')) === recipe) return;
-  for (const name of ['images', 'cni-plugins.tar.gz', MANIFEST]) {
-    await rm(join(folder, name), { recursive: true, force: true });
-  }
-  await removeMatching(join(folder, 'bin'), async (name) => {
-    const found = await sha256OfFile(join(folder, 'bin', name)).catch(() => undefined);
-    return found === undefined || found !== pinned?.[name];
-  });
-  await writeFile(`${mark}.part`, recipe);
-  await rename(`${mark}.part`, mark);
-}
-
-async function removeMatching(
-  folder: string,
-  matches: (name: string) => boolean | Promise<boolean>,
-): Promise<void> {
-  for (const name of await readdir(folder).catch(() => [])) {
-    if (await matches(name)) await rm(join(folder, name), { recursive: true, force: true });
-  }
-}
-
-/** Compares every file with the manifest. */
-export async function verifyComponents(
-  version: string,
-): Promise<{ name: string; outcome: 'passed' | 'missing' | 'failed'; detail: string }[]> {
-  releaseOf(version);
-  const manifest = await readManifest(version);
-  if (manifest === undefined)
-    return [
-      { name: version, outcome: 'missing', detail: `not built; run: asterism components build ${version}` },
-    ];
-  const results = [];
-  for (const { name, file, hash } of manifest.components) {
-    const path = join(componentsFolder(version), file);
-    const found = await sha256OfFile(path).catch(() => undefined);
-    if (found === undefined)
-      results.push({ name, outcome: 'missing' as const, detail: `${path} is not there` });
-    else if (`sha256:${found}` === hash) results.push({ name, outcome: 'passed' as const, detail: hash });
-    else
-      results.push({
-        name,
-        outcome: 'failed' as const,
-        detail: `${path} has sha256:${found}, expected ${hash}`,
-      });
-  }
-  return results;
 }
 
 /** For the wire: where the nodes of a cluster find each component. @param base URL of a mirror, without slash */
@@ -189,90 +144,54 @@ async function allThere(manifest: ComponentManifest): Promise<boolean> {
   return true;
 }
 
-async function buildImage(image: ImageRecipe, folder: string, options: BuildOptions): Promise<void> {
-  const target = join(folder, 'images', `${image.name}.tar`);
-  if (await stat(target).catch(() => undefined)) return;
-  options.onDetail(`image ${image.reference}`);
-  const root = await mkdtemp(join(folder, '.root-'));
-  try {
-    await chmod(root, 0o755);
-    if (image.packages !== undefined) {
-      const tree = await debianTree(image.packages, options);
-      await runChecked('cp', ['-a', `${tree}/.`, root], { timeoutMs: 120_000, signal: options.signal });
-    }
-    for (const [path, program] of Object.entries(image.programs)) {
-      const to = join(root, path);
-      await mkdir(join(to, '..'), { recursive: true });
-      await link(join(folder, 'bin', program), to).catch(() => copyFile(join(folder, 'bin', program), to));
-      await chmod(to, 0o755);
-    }
-    const { reference, entrypoint, user } = image;
-    await writeImageArchive(
-      root,
-      { reference, ...(entrypoint && { entrypoint }), ...(user && { user }) },
-      target,
-      options.signal,
-    );
-  } finally {
-    await rm(root, { recursive: true, force: true });
-  }
-}
-
-async function packCniPlugins(folder: string, options: BuildOptions): Promise<void> {
-  const target = join(folder, 'cni-plugins.tar.gz');
-  if (await stat(target).catch(() => undefined)) return;
-  const flags = [
-    '--sort=name',
-    '--mtime=@0',
-    '--owner=0',
-    '--group=0',
-    '--numeric-owner',
-    '--format=ustar',
-    '--mode=755',
-  ];
-  await runChecked(
-    'tar',
-    [
-      ...flags,
-      '--use-compress-program=gzip -n',
-      '-C',
-      join(folder, 'bin'),
-      '-cf',
-      `${target}.part`,
-      ...CNI_PLUGINS,
-    ],
-    { timeoutMs: 120_000, signal: options.signal },
-  );
-  await rename(`${target}.part`, target);
-}
-
 async function writeManifest(
   release: KubernetesRelease,
   recipe: string,
   folder: string,
 ): Promise<ComponentManifest> {
-  const files = [
-    ...Object.entries(release.install).map(([name, to]) => ({
-      name,
-      file: `bin/${name}`,
-      installPath: `${to}/${name}`,
-      extract: false,
-    })),
-    { name: 'cni-plugins', file: 'cni-plugins.tar.gz', installPath: '/opt/cni/bin', extract: true },
-    ...release.images.map(({ name }) => ({
-      name: `image ${name}`,
-      file: `images/${name}.tar`,
-      installPath: `/run/state/images/${name}.tar`,
-      extract: false,
-    })),
-  ];
+  const programs = new Map<string, { sha256: string; source: string }>();
+  for (const program of release.programs) {
+    const sha256 = await sha256OfFile(join(folder, 'bin', program.name));
+    programs.set(program.name, { sha256, source: await sourceOf(program, release.version, sha256) });
+  }
   const components: ComponentEntry[] = [];
-  for (const file of files) {
+  const add = async (file: Omit<ComponentEntry, 'hash' | 'size' | 'source'>, names: string[], also = '') => {
     const path = join(folder, file.file);
-    components.push({ ...file, hash: `sha256:${await sha256OfFile(path)}`, size: (await stat(path)).size });
+    const sha256 = await sha256OfFile(path);
+    const pinned = PINNED_FILES[release.version]?.[file.file];
+    // With programs that others built the file has other bytes, which no one can know.
+    const ours = names.every(
+      (name) => programs.get(name)?.sha256 === PINNED_PROGRAMS[release.version]?.[name],
+    );
+    if (pinned !== undefined && ours && sha256 !== pinned) {
+      await rm(path);
+      throw new VerificationError(
+        'ERR_COMPONENT_HASH',
+        `${path} would be sha256:${sha256}, but the catalogue pins sha256:${pinned}`,
+      );
+    }
+    const source = [...new Set(names.map((name) => programs.get(name)?.source ?? name))].join('; ') + also;
+    components.push({ ...file, hash: `sha256:${sha256}`, size: (await stat(path)).size, source });
+  };
+  for (const [name, to] of Object.entries(release.install)) {
+    await add({ name, file: `bin/${name}`, installPath: `${to}/${name}`, extract: false }, [name]);
+  }
+  const cni = { name: 'cni-plugins', file: 'cni-plugins.tar.gz', installPath: '/opt/cni/bin', extract: true };
+  await add(cni, [...CNI_PLUGINS]);
+  for (const { name, programs: contents, packages } of release.images) {
+    const [file, installPath] = [`images/${name}.tar`, `/run/state/images/${name}.tar`];
+    const also = packages === undefined ? '' : `; Debian packages ${packages.join(', ')}`;
+    await add({ name: `image ${name}`, file, installPath, extract: false }, Object.values(contents), also);
   }
   const manifest = { version: release.version, recipe, components };
   await writeFile(join(folder, `${MANIFEST}.part`), `${JSON.stringify(manifest, null, 2)}\n`);
   await rename(join(folder, `${MANIFEST}.part`), join(folder, MANIFEST));
   return manifest;
+}
+
+async function sourceOf(program: GoProgram, version: string, sha256: string): Promise<string> {
+  if (sha256 === OFFICIAL_SHA256[version]?.[program.name]) return officialUrl(version, program.name);
+  const wrapper = await readFile(join(MODULES, program.module, 'go.mod'), 'utf8');
+  const required = /^require (\S+ \S+)$/m.exec(wrapper)?.[1] ?? 'own source';
+  return `${required}, built with ${TOOLCHAIN_VERSION.replace('v0.0.1-', '')}`;
 }

@@ -26,7 +26,7 @@ describe('a program from a mirror', () => {
     delete process.env.ASTERISM_COMPONENTS_MIRROR;
     await rm(folder, { recursive: true, force: true });
   });
-  const provide = () => provideProgram(program, PINNED, join(folder, 'bin'), options);
+  const provide = () => provideProgram(program, { pinned: PINNED }, join(folder, 'bin'), options);
 
   it('is taken when its bytes are the pinned ones', async () => {
     await writeFile(join(mirror, PINNED), CONTENT);

@@ -1,35 +1,48 @@
-import { createWriteStream } from 'node:fs';
 import { chmod, copyFile, mkdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Readable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
-import type { ReadableStream as WebReadableStream } from 'node:stream/web';
-import { VerificationError } from '@asterism/errors/errors';
+import { UnreachableError, VerificationError } from '@asterism/errors/errors';
 import { type BuildOptions, buildProgram } from './build-go.ts';
 import { sha256OfFile } from './cache.ts';
 import type { GoProgram } from './catalogue.ts';
+import { download } from './download.ts';
 
-const MIRROR_TIMEOUT_MS = 600_000;
+const MAX_PROGRAM_BYTES = 512 << 20;
+
+/** Which bytes may be taken for a program, and from where. */
+export interface ProgramSource {
+  /** Hex SHA-256 of what building gives. Undefined: taken as built. */
+  readonly pinned: string | undefined;
+  /** What the program's own project publishes; taken instead of building. */
+  readonly official?: { readonly url: string; readonly sha256: string };
+}
 
 /**
  * Brings a program into a folder: from the mirror that `ASTERISM_COMPONENTS_MIRROR` names (a folder or an http(s) URL
- * with files named by their SHA-256), else built. Where the catalogue pins its hash, only these bytes are taken,
- * whoever made them.
+ * with files named by their SHA-256), from its project where that is asked for, else built. Where a hash is pinned,
+ * only these bytes are taken, whoever made them.
  *
- * @param pinned hex SHA-256
  * @throws VerificationError ERR_COMPONENT_HASH
+ * @throws UnreachableError the official address does not answer
  */
 export async function provideProgram(
   program: GoProgram,
-  pinned: string | undefined,
+  { pinned, official }: ProgramSource,
   folder: string,
   options: BuildOptions,
 ): Promise<void> {
   const target = join(folder, program.name);
   if (await stat(target).catch(() => undefined)) return;
+  await mkdir(folder, { recursive: true });
+  const wanted = official?.sha256 ?? pinned;
   const mirror = process.env.ASTERISM_COMPONENTS_MIRROR;
-  if (mirror !== undefined && pinned !== undefined && (await fromMirror(mirror, pinned, target, options)))
-    return;
+  if (mirror && wanted !== undefined && (await fromMirror(mirror, wanted, target, options))) return;
+  if (official !== undefined) {
+    options.onDetail(`downloading ${official.url}`);
+    const fresh = join(folder, `.${program.name}.download`);
+    const advice = 'or build it: asterism components build';
+    await download(official.url, fresh, { signal: options.signal, maxBytes: MAX_PROGRAM_BYTES, advice });
+    return accept(fresh, official.sha256, target);
+  }
   // Built under another name, so that nothing is taken for the program before its hash was compared.
   const fresh = join(folder, '.fresh');
   await rm(join(fresh, program.name), { force: true });
@@ -39,46 +52,37 @@ export async function provideProgram(
 
 async function fromMirror(
   mirror: string,
-  pinned: string,
+  wanted: string,
   target: string,
   { signal, onDetail }: BuildOptions,
 ): Promise<boolean> {
   const temporary = `${target}.mirror`;
-  await mkdir(join(target, '..'), { recursive: true });
   try {
     if (/^https?:/.test(mirror)) {
-      const response = await fetch(`${mirror.replace(/\/$/, '')}/${pinned}`, {
-        signal: AbortSignal.any([signal, AbortSignal.timeout(MIRROR_TIMEOUT_MS)]),
-      });
-      if (!response.ok || response.body === null) throw new Error(`HTTP status ${response.status}`);
-      await pipeline(
-        Readable.fromWeb(response.body as WebReadableStream<Uint8Array>),
-        createWriteStream(temporary),
-      );
+      const url = `${mirror.replace(/\/$/, '')}/${wanted}`;
+      await download(url, temporary, { signal, maxBytes: MAX_PROGRAM_BYTES, advice: 'it is built instead' });
     } else {
-      await copyFile(join(mirror, pinned), temporary);
+      await copyFile(join(mirror, wanted), temporary);
     }
-    await accept(temporary, pinned, target);
-    return true;
   } catch (error) {
-    signal.throwIfAborted();
     await rm(temporary, { force: true });
-    if (error instanceof VerificationError) throw error;
-    onDetail(
-      `${target.split('/').at(-1)} is not in the mirror (${error instanceof Error ? error.message : String(error)})`,
-    );
+    const missing = (error as NodeJS.ErrnoException).code === 'ENOENT' || error instanceof UnreachableError;
+    if (!missing) throw error;
+    onDetail(`not in the mirror: ${error instanceof Error ? error.message : String(error)}`);
     return false;
   }
+  await accept(temporary, wanted, target);
+  return true;
 }
 
 /** Moves a file to its place if it is what the catalogue says. What is wrong is removed. */
-async function accept(from: string, pinned: string | undefined, target: string): Promise<void> {
+async function accept(from: string, wanted: string | undefined, target: string): Promise<void> {
   const found = await sha256OfFile(from);
-  if (pinned !== undefined && found !== pinned) {
+  if (wanted !== undefined && found !== wanted) {
     await rm(from, { force: true });
     throw new VerificationError(
       'ERR_COMPONENT_HASH',
-      `${target} would be sha256:${found}, but the catalogue pins sha256:${pinned}: these are not the bytes that this release was tested with`,
+      `${target} would be sha256:${found}, but the catalogue pins sha256:${wanted}: these are not the bytes that this release was tested with`,
     );
   }
   await chmod(from, 0o755);

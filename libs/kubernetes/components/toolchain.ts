@@ -1,12 +1,9 @@
-import { createWriteStream } from 'node:fs';
 import { chmod, mkdir, mkdtemp, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Readable, Transform } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
-import type { ReadableStream as WebReadableStream } from 'node:stream/web';
 import { UnreachableError, VerificationError } from '@asterism/errors/errors';
 import { runChecked } from '@asterism/runtime/program';
 import { cacheFolder, sha256OfFile } from './cache.ts';
+import { download } from './download.ts';
 
 /** The one compiler everything is built with, as a Go module: a zip whose hash is pinned here. */
 export const TOOLCHAIN_VERSION = 'v0.0.1-go1.26.8';
@@ -17,7 +14,6 @@ const TOOLCHAINS: Readonly<Record<string, { readonly version: string; readonly s
   },
 };
 const MAX_ZIP = 256 << 20;
-const DOWNLOAD_TIMEOUT_MS = 600_000;
 
 /** First entry of GOPROXY that is a URL. */
 function moduleProxy(): string {
@@ -44,7 +40,11 @@ export async function goCommand(options: {
   try {
     options.onDetail(`Go toolchain ${pinned.version}`);
     const zip = join(work, 'toolchain.zip');
-    await download(`${moduleProxy()}/golang.org/toolchain/@v/${pinned.version}.zip`, zip, options.signal);
+    await download(`${moduleProxy()}/golang.org/toolchain/@v/${pinned.version}.zip`, zip, {
+      signal: options.signal,
+      maxBytes: MAX_ZIP,
+      advice: 'set GOPROXY to a module proxy that can be reached',
+    });
     const found = await sha256OfFile(zip);
     if (found !== pinned.sha256) {
       throw new VerificationError(
@@ -62,30 +62,4 @@ export async function goCommand(options: {
     await rm(work, { recursive: true, force: true });
   }
   return command;
-}
-
-async function download(url: string, to: string, signal: AbortSignal): Promise<void> {
-  try {
-    const response = await fetch(url, {
-      signal: AbortSignal.any([signal, AbortSignal.timeout(DOWNLOAD_TIMEOUT_MS)]),
-    });
-    if (!response.ok || response.body === null) throw new Error(`HTTP status ${response.status}`);
-    let length = 0;
-    const bounded = new Transform({
-      transform(chunk: Buffer, _encoding, done) {
-        length += chunk.length;
-        done(length > MAX_ZIP ? new Error(`more than ${MAX_ZIP} bytes`) : null, chunk);
-      },
-    });
-    await pipeline(
-      Readable.fromWeb(response.body as WebReadableStream<Uint8Array>),
-      bounded,
-      createWriteStream(to),
-    );
-  } catch (cause) {
-    signal.throwIfAborted();
-    throw new UnreachableError(`cannot download ${url}; set GOPROXY to a module proxy that can be reached`, {
-      cause,
-    });
-  }
 }

@@ -14,8 +14,8 @@ export interface ImageConfig {
 }
 
 const TAR_TIMEOUT_MS = 300_000;
-/** The same tree gives the same bytes: sorted, without owners and times. */
-const DETERMINISTIC = [
+/** Flags of GNU tar: the same tree gives the same bytes: sorted, without owners and times. */
+export const DETERMINISTIC = [
   '--sort=name',
   '--mtime=@0',
   '--owner=0',
