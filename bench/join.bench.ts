@@ -1,4 +1,3 @@
-import { type ExecFileSyncOptions, execFileSync } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Verdict } from '@asterism/attestation/types';
@@ -14,7 +13,8 @@ import { AuditLog } from '@asterism/runtime/audit-log';
 import { RateLimiter } from '@asterism/runtime/rate-limiter';
 import { fakeIssuer, fakeVerifier } from '@asterism/testkit/fake-attestation';
 import { KEY_SERVICE_NAME, startKeyService } from '@asterism/testkit/key-service';
-import { type Kube, startKube } from '@asterism/testkit/kube';
+import { startKube } from '@asterism/testkit/kube';
+import { describeVersion, kubeletCsr, SYSTEM_NAMESPACE } from '@asterism/testkit/services';
 import { temporaryFolder } from '@asterism/testkit/temporary-folder';
 import { Registry } from 'prom-client';
 import type { Bench } from './bench.ts';
@@ -22,7 +22,6 @@ import { load } from './load.ts';
 
 const HOST = '127.0.0.1';
 const CLIENTS = 64;
-const SYSTEM = '/api/v1/namespaces/kube-system';
 
 /**
  * IssueJoinTicket of workers over 64 aTLS connections, each ticket for a new disk: two objects written to etcd, two keys
@@ -85,7 +84,7 @@ export default {
         const peer: Verdict | undefined = await client.peer();
         if (peer === undefined) throw new Error('no evidence');
       }
-      const certificateRequest = csr();
+      const certificateRequest = kubeletCsr('worker-0', HOST);
       let disks = 0;
       const issue = (n: number) =>
         clients[n % CLIENTS]!.issueJoinTicket({ diskUuid: uuid(disks++), certificateRequest });
@@ -93,7 +92,7 @@ export default {
       await load(CLIENTS, CLIENTS, issue);
       progress('writes to the API server');
       const writes = await load(2 * count, CLIENTS, (n) =>
-        api.call('POST', `${SYSTEM}/configmaps`, {
+        api.call('POST', `${SYSTEM_NAMESPACE}/configmaps`, {
           metadata: { name: `limit-${n}` },
           data: { instanceName: 'x' },
         }),
@@ -135,34 +134,3 @@ const metadata: Metadata = {
 };
 
 const uuid = (n: number) => `00000000-0000-4000-8000-${String(n).padStart(12, '0')}`;
-
-function csr(): Uint8Array {
-  const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', '/dev/null'];
-  const subject = [
-    '-subj',
-    '/O=system:nodes/CN=system:node:worker-0',
-    '-addext',
-    `subjectAltName=IP:${HOST}`,
-  ];
-  const options: ExecFileSyncOptions = { stdio: ['ignore', 'pipe', 'ignore'] };
-  return new Uint8Array(
-    execFileSync('openssl', ['req', '-new', '-outform', 'DER', ...key, ...subject], options),
-  );
-}
-
-/** What init writes down of the cluster's version. */
-async function describeVersion(kube: Kube): Promise<void> {
-  const name = `k8s-components-sha256-${'a'.repeat(64)}`;
-  const component = {
-    URL: 'http://mirror/x',
-    Hash: `sha256:${'b'.repeat(64)}`,
-    InstallPath: '/x',
-    Extract: false,
-  };
-  const maps = {
-    'asterism-version': { kubernetesComponentsReference: name },
-    [name]: { 'cluster-version': 'v1.37.2', components: JSON.stringify(Array(13).fill(component)) },
-  };
-  for (const [map, data] of Object.entries(maps))
-    await kube.admin.call('POST', `${SYSTEM}/configmaps`, { metadata: { name: map }, data });
-}
