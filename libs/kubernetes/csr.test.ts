@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { writeFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { PolicyError } from '@asterism/errors/errors';
+import { temporaryFolder } from '@asterism/testkit/temporary-folder';
 import fc from 'fast-check';
 import { checkKubeletCsr } from './csr.ts';
+import { makeKubeletRequest } from './kubelet.ts';
 
 const node = { nodeName: 'worker-0', address: '10.77.1.5' };
 const SUBJECT = '/O=system:nodes/CN=system:node:worker-0';
@@ -114,4 +117,58 @@ test('whatever is changed in what is signed, it is refused as a request', async 
     }),
     { numRuns: 500 },
   );
+});
+
+test('cut off anywhere, it is refused as a request', async () => {
+  for (let length = 0; length < good.length; length++)
+    await assert.rejects(
+      checkKubeletCsr(good.subarray(0, length), node),
+      { code: 'ERR_CSR' },
+      `${length} bytes`,
+    );
+});
+
+test('garbage is refused as a request, whether or not it begins like one', async () => {
+  const refuse = async (der: Uint8Array) => {
+    await assert.rejects(checkKubeletCsr(der, node), { code: 'ERR_CSR' });
+  };
+  await fc.assert(fc.asyncProperty(fc.uint8Array({ maxLength: 300 }), refuse));
+  const sequence = (content: Uint8Array) =>
+    Uint8Array.of(0x30, 0x82, content.length >> 8, content.length & 0xff, ...content);
+  await fc.assert(
+    fc.asyncProperty(fc.uint8Array({ maxLength: 300 }), (content) => refuse(sequence(content))),
+  );
+  // The middle of a good one is replaced.
+  await fc.assert(
+    fc.asyncProperty(fc.nat(good.length - 1), fc.uint8Array({ minLength: 1, maxLength: 40 }), (at, bytes) => {
+      const changed = good.slice();
+      changed.set(bytes.subarray(0, good.length - at), at);
+      fc.pre(Buffer.compare(changed, good) !== 0);
+      return refuse(changed);
+    }),
+  );
+});
+
+test('a request with a challenge password, well signed, is refused for that attribute', async () => {
+  await using folder = await temporaryFolder();
+  const file = folder.file('openssl.cnf');
+  const name = '[dn]\nO=system:nodes\nCN=system:node:worker-0\n';
+  // openssl takes attributes from its configuration alone, and only with the subject.
+  await writeFile(
+    file,
+    `[req]\nprompt=no\ndistinguished_name=dn\nattributes=at\n${name}[at]\nchallengePassword=secret1\n`,
+  );
+  const args = ['req', '-new', '-nodes', '-keyout', '/dev/null', '-outform', 'DER', '-config', file, ...EC];
+  const der = new Uint8Array(execFileSync('openssl', args, { stdio: ['ignore', 'pipe', 'ignore'] }));
+  await assert.rejects(checkKubeletCsr(der, node), {
+    code: 'ERR_CSR',
+    message: /attribute 1\.2\.840\.113549\.1\.9\.7/,
+  });
+});
+
+test("what a node's own kubelet request is, this accepts, for that node alone", async () => {
+  const { csr: der } = await makeKubeletRequest(node.nodeName, node.address);
+  await checkKubeletCsr(der, node);
+  await assert.rejects(checkKubeletCsr(der, { ...node, address: '10.77.1.6' }), { code: 'ERR_CSR' });
+  await assert.rejects(checkKubeletCsr(der, { ...node, nodeName: 'worker-1' }), { code: 'ERR_CSR' });
 });

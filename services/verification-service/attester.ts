@@ -1,6 +1,6 @@
 import type { Issuer } from '@asterism/attestation/types';
 import { toUtf8 } from '@asterism/bytes/encoding';
-import { AsterismError, ParseError } from '@asterism/errors/errors';
+import { AsterismError, ParseError, UnreachableError } from '@asterism/errors/errors';
 import type { RateLimiter } from '@asterism/runtime/rate-limiter';
 import { Counter, type Registry } from 'prom-client';
 
@@ -34,7 +34,7 @@ export class Attester {
   /**
    * @param nonce 1 to 32 bytes; whoever wants proof that the evidence is fresh takes 32 random ones
    * @param address who asks
-   * @throws ParseError | BusyError | AsterismError
+   * @throws ParseError | BusyError | UnreachableError | AsterismError
    */
   async attest(nonce: Uint8Array, address: string, signal?: AbortSignal): Promise<Uint8Array> {
     try {
@@ -46,7 +46,11 @@ export class Attester {
       }
       const limit = AbortSignal.timeout(ISSUE_TIMEOUT_MS);
       const given = signal === undefined ? limit : AbortSignal.any([signal, limit]);
-      const document = await this.#issuer.issue(USER_DATA, nonce, given);
+      const document = await unlessAborted(given, this.#issuer.issue(USER_DATA, nonce, given), () =>
+        limit.aborted
+          ? new UnreachableError(`no evidence within ${ISSUE_TIMEOUT_MS} ms`, { code: 'ERR_TPM_TIMEOUT' })
+          : new AsterismError('ERR_CALLER_GONE', 'the caller did not wait'),
+      );
       this.#requests.inc({ outcome: 'answered', reason: '' });
       return document;
     } catch (error) {
@@ -55,4 +59,12 @@ export class Attester {
       throw error;
     }
   }
+}
+
+/** An issuer looks at its signal between commands only; a TPM that says nothing would be waited for longer. */
+function unlessAborted<T>(signal: AbortSignal, work: Promise<T>, why: () => Error): Promise<T> {
+  return new Promise((resolve, reject) => {
+    signal.addEventListener('abort', () => reject(why()), { once: true });
+    work.then(resolve, (error) => reject(signal.aborted ? why() : error));
+  });
 }

@@ -1,19 +1,21 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { type AddressInfo, connect } from 'node:net';
+import { once } from 'node:events';
+import { type AddressInfo, connect, createServer } from 'node:net';
 import { after, before, describe, it } from 'node:test';
 import { parseMeasurements } from '@asterism/attestation/measurements';
 import type { Issuer } from '@asterism/attestation/types';
 import { createQemuVtpmIssuer } from '@asterism/attestation/variants/qemu-vtpm/issue';
 import { QemuVtpmVerifier } from '@asterism/attestation/variants/qemu-vtpm/verifier';
 import { fromBase64, fromUtf8, toBase64Url, toHex } from '@asterism/bytes/encoding';
-import { VerificationError } from '@asterism/errors/errors';
+import { UnreachableError, VerificationError } from '@asterism/errors/errors';
 import { API } from '@asterism/rpc/gen/verify_pb';
 import { plainClient } from '@asterism/rpc/plain-client';
 import { PlainGrpcServer } from '@asterism/rpc/plain-server';
 import { StatusError } from '@asterism/rpc/status';
 import { RateLimiter } from '@asterism/runtime/rate-limiter';
 import { type Swtpm, startSwtpm } from '@asterism/testkit/swtpm';
+import { temporaryFolder } from '@asterism/testkit/temporary-folder';
 import { AddressedTpm } from '@asterism/tpm/machine';
 import { Registry } from 'prom-client';
 import { Attester } from './attester.ts';
@@ -131,7 +133,7 @@ describe('VerificationService on a real TPM', { timeout: 120_000 }, () => {
       assert.deepEqual(Object.keys(json), ['data']);
       assert.ok(text.endsWith('\n'));
       await check(fromBase64(json.data), nonce);
-      await assert.rejects(check(attestation, nonce.with(31, 1)), VerificationError);
+      await assert.rejects(check(attestation, nonce.with(31, nonce[31]! ^ 1)), VerificationError);
     }
   });
 
@@ -192,5 +194,46 @@ describe('VerificationService on a real TPM', { timeout: 120_000 }, () => {
       socket.resume();
     });
     assert.equal((await get('/?nonce=AAAA')).status, 200);
+  });
+
+  it('does not keep the TPM busy for callers that are gone', async () => {
+    const { promise: aborted, resolve: abort } = Promise.withResolvers<void>();
+    const slow: Issuer = {
+      variant: 'x',
+      oid: '1.2',
+      issue: (_userData, _nonce, signal) =>
+        new Promise((_, reject) => {
+          signal?.addEventListener('abort', () => {
+            abort();
+            reject(signal.reason);
+          });
+        }),
+    };
+    const { get, client, logged } = await serve({ issuer: slow });
+    await assert.rejects(get('/?nonce=AAAA', { signal: AbortSignal.timeout(200) }));
+    await aborted;
+    await assert.rejects(client.getAttestation({ nonce: new Uint8Array(32) }, { timeoutMs: 200 }), {
+      code: 'ERR_DEADLINE',
+    });
+    assert.deepEqual(logged, []);
+  });
+
+  it('a TPM that says nothing: the caller is told so within 15 s', async () => {
+    await using folder = await temporaryFolder();
+    const silent = createServer().listen(folder.file('tpm.sock'));
+    await once(silent, 'listening');
+    const tpmAddress = `swtpm:${folder.file('tpm.sock')}`;
+    const { get, client, logged } = await serve({
+      issuer: createQemuVtpmIssuer({ tpmAddress, eventLogPath: undefined }),
+    });
+    const started = performance.now();
+    const [{ status }] = await Promise.all([
+      get('/?nonce=AAAA'),
+      assert.rejects(client.getAttestation({ nonce: new Uint8Array(32) }), UnreachableError),
+    ]);
+    assert.equal(status, 503);
+    assert.ok(performance.now() - started < 15_000);
+    assert.equal(logged.length, 1);
+    silent.close();
   });
 });
