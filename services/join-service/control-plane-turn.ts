@@ -31,8 +31,10 @@ export async function takeTurn(api: KubernetesApi, nodeName: string, signal: Abo
   }
   const present = await api.call<Lease>('GET', `${LEASES}/${NAME}`, undefined, signal);
   const { holderIdentity: holder = '', renewTime = '' } = present.spec ?? {};
-  const over = Date.now() > Date.parse(renewTime) + DURATION_S * 1000;
-  if (holder !== nodeName && !over && !(await isReady(api, holder, signal))) throw busy(holder);
+  // A time that is missing, or further ahead than clocks differ, must not keep everybody out for ever.
+  const lasts = Math.abs(Date.now() - Date.parse(renewTime)) <= DURATION_S * 1000;
+  if (holder !== nodeName && holder !== '' && lasts && !(await isReady(api, holder, signal)))
+    throw busy(holder);
   try {
     // The resource version makes this a compare-and-swap.
     await api.call('PUT', `${LEASES}/${NAME}`, { ...present, spec }, signal);

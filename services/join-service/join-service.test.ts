@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
-import { readFile, writeFile } from 'node:fs/promises';
+import { appendFile, readFile, writeFile } from 'node:fs/promises';
 import { request } from 'node:https';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
@@ -469,9 +469,10 @@ describe('JoinService: real TPM evidence, real Kubernetes API, real KeyService',
 
   it('refuses evidence that is not what the cluster demands, and records it', async () => {
     await serve();
+    const changedInitrd = await machine(extend(9, 'one byte more'));
     const changedRoot = await machine(extend(11, 'one byte more'));
     const alreadyMember = await machine(extend(15, 'the id of some cluster'));
-    for (const bad of [changedRoot, alreadyMember]) {
+    for (const bad of [changedInitrd, changedRoot, alreadyMember]) {
       const before = await made();
       await assert.rejects(from(bad).issueJoinTicket(ticket(newUuid())), (error: VerificationError) => {
         assert.ok(error instanceof VerificationError, String(error));
@@ -488,7 +489,7 @@ describe('JoinService: real TPM evidence, real Kubernetes API, real KeyService',
       lines.length >= 2 &&
         lines.every(({ event, outcome }) => event === 'handshake' && outcome === 'refused'),
     );
-    assert.match(await registry.metrics(), /join_handshakes_refused_total\{reason="ERR_[A-Z_]+"\} 2/);
+    assert.match(await registry.metrics(), /join_handshakes_refused_total\{reason="ERR_[A-Z_]+"\} 3/);
     // What the cluster demands may change while it serves.
     const pcrs = await new AddressedTpm(changedRoot.tpm.address, 'ecc-p256').readPcrs();
     const next = { ...measurements, 11: { expected: toHex(pcrs.get(11)!), warnOnly: false } };
@@ -525,6 +526,17 @@ describe('JoinService: real TPM evidence, real Kubernetes API, real KeyService',
       before,
     );
     assert.equal((await events()).at(-1)!.outcome, 'refused');
+  });
+
+  it('gives nothing when it cannot be recorded', async () => {
+    await serve();
+    const client = from(worker);
+    const uuid = newUuid();
+    await client.issueJoinTicket(ticket(uuid));
+    await appendFile(auditPath, 'x');
+    const unrecorded = refusal('FAILED_PRECONDITION', 'ERR_AUDIT_LOG');
+    for (let i = 0; i < 2; i++) await assert.rejects(client.issueJoinTicket(ticket(uuid)), unrecorded);
+    await assert.rejects(client.issueRejoinTicket({ diskUuid: uuid }), unrecorded);
   });
 
   it('under its service account JoinService reads no Secret and changes no binding', async () => {
