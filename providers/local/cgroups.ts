@@ -31,7 +31,8 @@ async function parentFolders(): Promise<string[]> {
     .map((line) => {
       const [, controllers = '', path = '/'] = line.split(':');
       const hierarchy = controllers === '' ? 'unified' : controllers.replace('name=', '');
-      return join(ROOT, hierarchy, path);
+      // The supervisor, which boots nodes too, is in a cgroup of its cluster: theirs are beside it, not below.
+      return join(ROOT, hierarchy, path.replace(/\/asterism-[0-9a-f]{8}(\/.*)?$/, ''));
     })
     .filter((folder) => existsSync(folder));
 }

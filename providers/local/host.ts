@@ -6,9 +6,9 @@ import { CLUSTERS } from './cluster.ts';
 
 const TIMEOUT_MS = 20_000;
 
-/** Runs a program of the host that must succeed. */
+/** Runs a program of the host that must succeed. It ends with this process, so that a removal meets nobody at work. */
 export function host(file: string, ...args: string[]): Promise<string> {
-  return runChecked(file, args, { timeoutMs: TIMEOUT_MS });
+  return runChecked('setpriv', ['--pdeathsig', 'KILL', file, ...args], { timeoutMs: TIMEOUT_MS });
 }
 
 /** Runs a program whose failure does not matter, because what it removes may be gone already. */
@@ -23,6 +23,7 @@ const PROGRAMS: Readonly<Record<string, string>> = {
   ip: 'iproute2',
   iptables: 'iptables',
   nsenter: 'util-linux',
+  setpriv: 'util-linux',
   swtpm: 'swtpm',
   swtpm_setup: 'swtpm-tools',
   tar: 'tar',

@@ -1,19 +1,25 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
-import { readdir, readFile, rm } from 'node:fs/promises';
+import { createHash, randomBytes } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { request } from 'node:http';
+import { type AddressInfo, connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { toHex } from '@asterism/bytes/encoding';
 import { parseEventLog, replay, SHA256 } from '@asterism/eventlog/event-log';
 import { type BuiltImage, latestImage } from '@asterism/image/build';
 import { DEFAULT_VERSION } from '@asterism/kubernetes/components/catalogue';
+import { readManifest } from '@asterism/kubernetes/components/provide';
 import { httpMetadata } from '@asterism/metadata/http-metadata';
 import { withTpm } from '@asterism/tpm/with-tpm';
-import { clusterFolder, gatewayOf, type LocalCluster, nodeRuntime } from './cluster.ts';
-import { execInNode } from './exec.ts';
-import { host } from './host.ts';
+import { hostGroupOf, processesIn } from './cgroups.ts';
+import { eventually, newUid, inNode as run, SKIP_NODES, testOptions, testSpec } from './cluster.fixture.ts';
+import { gatewayOf, hostAddressOf, type LocalCluster, nodeRuntime } from './cluster.ts';
+import { runningInit } from './node.ts';
 import {
+  addLocalNode,
   createLocalCluster,
+  nodeLogPath,
   removeLocalCluster,
   startLocalNode,
   statusOfLocalCluster,
@@ -22,44 +28,25 @@ import {
 import { stopSupervisor } from './supervisor.ts';
 import { tpmAddress } from './tpm.ts';
 
-const skip =
-  process.getuid?.() === 0 ? false : 'needs root: nodes have namespaces, cgroups and mounts of their own';
-const options = { signal: AbortSignal.timeout(280_000), onDetail: () => {} };
-const newUid = () => randomBytes(4).toString('hex');
 const PCRS = [4, 8, 9, 11, 12, 13, 15];
 
-describe('provider local', { skip }, () => {
+describe('provider local', { skip: SKIP_NODES }, () => {
   let image: BuiltImage;
   let cluster: LocalCluster;
-  const spec = (uid: string, controlPlaneNodes: number, workerNodes: number) => ({
-    name: 'test',
-    uid,
-    image: image.reference,
-    kubernetesVersion: DEFAULT_VERSION,
-    controlPlaneNodes,
-    workerNodes,
-    stateDiskMiB: 64,
-    initSecretHash: '$2b$10$0123456789012345678901',
-  });
-  const inNode = async (name: string, ...argv: string[]) => {
-    let output = '';
-    const collect = (chunk: Buffer) => {
-      output += chunk;
-    };
-    const code = await execInNode(cluster.uid, name, argv, {
-      signal: AbortSignal.timeout(30_000),
-      stdio: 'pipe',
-      onOutput: collect,
-    });
-    return { code, output };
-  };
+  const options = testOptions();
+  const inNode = (name: string, ...argv: string[]) => run(cluster, name, ...argv);
+  /** Before that, systemctl has nobody to talk to. */
+  const systemdUp = (name: string) =>
+    eventually(`systemd of ${name} is up`, 60_000, async () =>
+      /^(running|degraded)$/m.test((await inNode(name, 'systemctl', 'is-system-running')).output),
+    );
   const pcrsOf = (uid: string, node: string) => withTpm(tpmAddress(uid, node), (tpm) => tpm.readPcrs(PCRS));
 
   before(async () => {
     const found = await latestImage();
     assert.ok(found, 'no node image; run: ./asterism image build');
     image = found;
-    cluster = await createLocalCluster(spec(newUid(), 1, 1), options);
+    cluster = await createLocalCluster(await testSpec(newUid(), 1, 1), options);
   });
   after(async () => {
     if (cluster !== undefined) await removeLocalCluster(cluster.uid, options);
@@ -142,16 +129,119 @@ describe('provider local', { skip }, () => {
     assert.match(output, /No such file/);
   });
 
-  it('survives its supervisor: nodes run on, and a new one serves again', async () => {
+  it('boots a node again that asked for it, with empty PCRs', async () => {
+    const before = (await runningInit(cluster.uid, 'worker-0'))?.pid;
+    await withTpm(tpmAddress(cluster.uid, 'worker-0'), (tpm) => tpm.eventPcr(15, randomBytes(32)));
+    await systemdUp('worker-0');
+    await inNode('worker-0', 'systemctl', 'reboot', '--no-block');
+    await eventually('the node runs again', 60_000, async () => {
+      const init = await runningInit(cluster.uid, 'worker-0');
+      return init !== undefined && init.pid !== before;
+    });
+    assert.equal(toHex((await pcrsOf(cluster.uid, 'worker-0')).get(15)!), '00'.repeat(32));
+    await systemdUp('worker-0');
+    await inNode('worker-0', 'systemctl', 'poweroff', '--no-block');
+    await eventually('the node is off, and its TPM', 60_000, async () => {
+      const { uid } = cluster;
+      const left = [
+        ...(await processesIn(uid, 'worker-0')),
+        ...(await processesIn(uid, hostGroupOf('worker-0'))),
+      ];
+      return left.length === 0 && (await runningInit(uid, 'worker-0')) === undefined;
+    });
+    await startLocalNode(cluster.uid, 'worker-0');
+  });
+
+  it('survives its supervisor: nodes run on, and another one takes over', async () => {
+    const metadata = httpMetadata(`unix:${join(nodeRuntime(cluster.uid, 'worker-0'), 'metadata.sock')}`);
+    for (const pid of await processesIn(cluster.uid, 'supervisor.host')) {
+      const command = await readFile(`/proc/${pid}/cmdline`, 'utf8');
+      if (command.startsWith(process.execPath)) process.kill(pid, 'SIGKILL');
+    }
+    await eventually(
+      'metadata is served again',
+      20_000,
+      async () => (await metadata.self()).name === 'worker-0',
+    );
     await stopSupervisor(cluster.uid);
+    await assert.rejects(metadata.self(), { code: 'ERR_UNREACHABLE' });
     assert.ok((await statusOfLocalCluster(cluster.uid)).every(({ running }) => running));
     await startLocalNode(cluster.uid, 'worker-0');
-    const metadata = httpMetadata(`unix:${join(nodeRuntime(cluster.uid, 'worker-0'), 'metadata.sock')}`);
     assert.equal((await metadata.self()).name, 'worker-0');
   });
 
+  it('keeps what nodes log within bounds, and free of what a terminal would obey', async () => {
+    const socketPath = join(nodeRuntime(cluster.uid, 'worker-0'), 'metadata.sock');
+    const ask = (method: string, path: string, body = '') =>
+      new Promise<number | undefined>((resolve, reject) =>
+        request({ socketPath, method, path }, (response) => {
+          response.resume();
+          resolve(response.statusCode);
+        })
+          .on('error', reject)
+          .end(body),
+      );
+    assert.equal(await ask('POST', '/log', 'one\x1b[2Jtwo\nthree'), 200);
+    assert.equal(await ask('POST', '/log', 'x'.repeat(1 << 20)), 413);
+    assert.equal(await ask('POST', '/self'), 404);
+    assert.equal(await ask('GET', '/../self'), 404);
+    const log = await readFile(nodeLogPath(cluster.uid, 'worker-0'), 'utf8');
+    assert.match(log, /one \[2Jtwo three\n/);
+    assert.ok(log.split('\n').every((line) => line.length <= 16 * 1024));
+  });
+
+  it('lets the host reach nodes, but not nodes call the host', async () => {
+    const server = createServer((socket) => socket.end('hello'));
+    await new Promise<void>((resolve) => server.listen(0, hostAddressOf(cluster), resolve));
+    const { port } = server.address() as AddressInfo;
+    try {
+      const script = `exec 3<>/dev/tcp/${hostAddressOf(cluster)}/${port} && cat <&3`;
+      const { output } = await inNode('worker-0', 'timeout', '2', 'bash', '-c', script);
+      assert.doesNotMatch(output, /hello/);
+      // It is refused by the node itself, which has no such server: so it was asked.
+      const { address } = cluster.nodes.find(({ name }) => name === 'worker-0')!;
+      await assert.rejects(
+        new Promise((resolve, reject) =>
+          connect({ host: address, port: 7 }, () => resolve(0)).on('error', reject),
+        ),
+        { code: 'ECONNREFUSED' },
+      );
+    } finally {
+      server.close();
+    }
+  });
+
+  it('serves the components that are listed, by hash, and nothing else', async () => {
+    const mirror = `http://${gatewayOf(cluster)}:8080`;
+    const manifest = await readManifest(DEFAULT_VERSION);
+    const smallest = manifest!.components.toSorted((a, b) => a.size - b.size)[0]!;
+    const hash = smallest.hash.slice('sha256:'.length);
+    const answer = await fetch(`${mirror}/components/${hash}`);
+    const body = new Uint8Array(await answer.arrayBuffer());
+    assert.equal(createHash('sha256').update(body).digest('hex'), hash);
+    for (const path of [`/components/${'0'.repeat(64)}`, '/components/', '/components.json', '/']) {
+      assert.equal((await fetch(mirror + path)).status, 404, path);
+    }
+  });
+
+  it('adds a node, which the others then know', async () => {
+    const added = await addLocalNode(cluster.uid, 'Worker');
+    assert.equal(added.name, 'worker-1');
+    const metadata = (name: string) =>
+      httpMetadata(`unix:${join(nodeRuntime(cluster.uid, name), 'metadata.sock')}`);
+    await eventually('it is told who it is', 10_000, async () => {
+      return (await metadata('worker-1').self()).vpcIp === added.address;
+    });
+    assert.deepEqual(
+      (await metadata('worker-0').list()).map(({ name }) => name),
+      ['control-plane-0', 'worker-0', 'worker-1'],
+    );
+    const { code } = await inNode('worker-1', 'bash', '-c', `exec 3<>/dev/tcp/${gatewayOf(cluster)}/8080`);
+    assert.equal(code, 0);
+  });
+
   it('keeps a second cluster beside the first apart from it', async () => {
-    const other = await createLocalCluster(spec(newUid(), 1, 0), options);
+    const other = await createLocalCluster(await testSpec(newUid(), 1, 0), options);
     try {
       assert.notEqual(other.subnet, cluster.subnet);
       const { output } = await inNode(
@@ -167,27 +257,5 @@ describe('provider local', { skip }, () => {
       await removeLocalCluster(other.uid, options);
     }
     assert.ok((await statusOfLocalCluster(cluster.uid)).every(({ running }) => running));
-  });
-
-  it('leaves nothing behind, however it was cut off, and can be told so twice', async () => {
-    const own = await createLocalCluster(spec(newUid(), 1, 0), options);
-    // As after a power cut of the launcher: its record of the first process is gone.
-    await rm(join(clusterFolder(own.uid), 'nodes/control-plane-0/init.pid'));
-    await removeLocalCluster(own.uid, options);
-    await removeLocalCluster(own.uid, options);
-    const places = [
-      await host('ip', 'netns', 'list'),
-      await host('ip', 'link'),
-      await readFile('/proc/mounts', 'utf8'),
-      await host('ps', 'axo', 'args'),
-      await host('sh', '-c', 'find /sys/fs/cgroup -maxdepth 6 -type d -name "asterism-*"'),
-      (await readdir('/var/lib/asterism/local')).join('\n'),
-      (await readdir('/run/asterism')).join('\n'),
-    ];
-    for (const place of places)
-      assert.ok(
-        !place.includes(own.uid),
-        place.split('\n').find((line) => line.includes(own.uid)),
-      );
   });
 });

@@ -42,8 +42,12 @@ while (true) {
   await serveNodes();
   for (const { name } of cluster.nodes) {
     if ((await endedBy(uid, name)) === undefined) continue;
-    await locked(clusterFolder(uid), () => afterEnd(name));
+    await locked(clusterFolder(uid), () => afterEnd(name)).catch((cause) => say(`${name}: ${cause}`));
   }
+}
+
+function say(text: string): void {
+  process.stdout.write(`${new Date().toISOString()} ${text}\n`);
 }
 
 /** A command may have taken the node up or down while the lock was waited for, so everything is looked at again. */
@@ -52,6 +56,6 @@ async function afterEnd(name: string): Promise<void> {
   const node = nodeOf(now, name);
   const end = await endedBy(uid!, name);
   if (end === undefined) return;
-  process.stdout.write(`${new Date().toISOString()} ${name} ended: ${end}\n`);
+  say(`${name} ended: ${end}`);
   await (end === 'reboot' ? startNode : killNode)(now, node);
 }

@@ -1,4 +1,4 @@
-import { readFile, stat } from 'node:fs/promises';
+import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UnreachableError } from '@asterism/errors/errors';
 import { createGroup, processesIn, removeGroups } from './cgroups.ts';
@@ -10,6 +10,9 @@ const recordOf = (uid: string): string => join(clusterFolder(uid), 'supervisor.p
 /** Its cgroup. No node can have that name. */
 const GROUP = 'supervisor.host';
 const START_TIMEOUT_MS = 15_000;
+/** One that dies again and again must not fill the disk with its log. */
+const AGAIN =
+  'log=$1; shift; while :; do "$@"; sleep 1; [ "$(stat -c %s "$log")" -lt 1000000 ] || : > "$log"; done';
 
 /** Starts the process that serves metadata, load balancer and mirror, unless it runs. It is started again when it dies. */
 export async function startSupervisor(cluster: LocalCluster): Promise<void> {
@@ -19,15 +22,13 @@ export async function startSupervisor(cluster: LocalCluster): Promise<void> {
   const log = join(clusterFolder(uid), 'supervisor.log');
   const main = join(import.meta.dirname, 'supervisor-main.ts');
   const start = ['nsenter', `--net=/run/netns/${fabricName(uid)}`, process.execPath, main, uid];
-  // The log is that of the last start: one that dies at once must not fill the disk.
-  const again = ['bash', '-c', 'log=$1; shift; while :; do "$@" > "$log" 2>&1; sleep 1; done', 'bash', log];
-  const from = (await stat(log).catch(() => undefined))?.mtimeMs ?? 0;
+  const again = ['bash', '-c', AGAIN, 'bash', log];
+  await rm(log, { force: true });
   const child = launch(within(await createGroup(uid, GROUP), [...again, ...start]), log);
   if (child.pid !== undefined) await writeRecord(recordOf(uid), child.pid);
   const end = Date.now() + START_TIMEOUT_MS;
   while (Date.now() < end && child.exitCode === null) {
-    const touched = (await stat(log).catch(() => undefined))?.mtimeMs ?? 0;
-    if (touched > from && (await readFile(log, 'utf8')).includes('serving')) return;
+    if ((await readFile(log, 'utf8')).includes('serving')) return;
     await new Promise((resolve) => setTimeout(resolve, 30));
   }
   const last = (await readFile(log, 'utf8').catch(() => '')).trim().split('\n').slice(-5).join(' | ');

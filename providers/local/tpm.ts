@@ -21,7 +21,8 @@ export const tpmAddress = (uid: string, node: string): string =>
  */
 export async function powerOn(uid: string, node: string): Promise<void> {
   const folder = join(nodeFolder(uid, node), 'tpm');
-  if (!(await stat(folder).catch(() => undefined))) await manufacture(folder);
+  const groups = await createGroup(uid, hostGroupOf(node));
+  if (!(await stat(folder).catch(() => undefined))) await manufacture(folder, groups);
   const socket = join(nodeRuntime(uid, node), 'tpm.sock');
   const log = join(nodeFolder(uid, node), 'swtpm.log');
   await mkdir(nodeRuntime(uid, node), { recursive: true, mode: 0o700 });
@@ -30,7 +31,7 @@ export async function powerOn(uid: string, node: string): Promise<void> {
   const swtpm = ['swtpm', 'socket', '--tpm2', '--tpmstate', `dir=${folder}`];
   swtpm.push('--server', `type=unixio,path=${socket}`, '--ctrl', `type=unixio,path=${tpmControl(uid, node)}`);
   swtpm.push('--flags', 'not-need-init,startup-clear');
-  const child = launch(within(await createGroup(uid, hostGroupOf(node)), swtpm), log);
+  const child = launch(within(groups, swtpm), log);
   const end = Date.now() + START_TIMEOUT_MS;
   while (Date.now() < end && child.pid !== undefined && child.exitCode === null) {
     if (await stat(socket).catch(() => undefined)) return writeRecord(recordOf(uid, node), child.pid);
@@ -40,11 +41,13 @@ export async function powerOn(uid: string, node: string): Promise<void> {
 }
 
 /** Makes the state of a new TPM. In a folder beside: what was cut off in between is not a TPM. */
-async function manufacture(folder: string): Promise<void> {
+async function manufacture(folder: string, groups: readonly string[]): Promise<void> {
   const part = `${folder}.part`;
   await rm(part, { recursive: true, force: true });
   await mkdir(part, { recursive: true, mode: 0o700 });
-  await host('swtpm_setup', '--tpm2', '--tpmstate', part, '--pcr-banks', 'sha256', '--overwrite');
+  const setup = ['swtpm_setup', '--tpm2', '--tpmstate', part, '--pcr-banks', 'sha256', '--overwrite'];
+  const [program, ...args] = within(groups, setup);
+  await host(program!, ...args);
   await rename(part, folder);
 }
 
