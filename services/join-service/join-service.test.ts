@@ -23,6 +23,7 @@ import { AuditLog, verifyAuditLog } from '@asterism/runtime/audit-log';
 import { RateLimiter } from '@asterism/runtime/rate-limiter';
 import { KEY_SERVICE_NAME, type RunningKeyService, startKeyService } from '@asterism/testkit/key-service';
 import { type Kube, startKube } from '@asterism/testkit/kube';
+import { describeVersion } from '@asterism/testkit/services';
 import { type Swtpm, startSwtpm } from '@asterism/testkit/swtpm';
 import { type TemporaryFolder, temporaryFolder } from '@asterism/testkit/temporary-folder';
 import { AddressedTpm } from '@asterism/tpm/machine';
@@ -37,7 +38,6 @@ const MASTER = { key: new Uint8Array(32).fill(1), salt: new Uint8Array(32).fill(
 const MEASUREMENT_SALT = new Uint8Array(32).fill(3);
 const SYSTEM = '/api/v1/namespaces/kube-system';
 const LEASE = '/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/asterism-control-plane-join';
-const COMPONENTS = `k8s-components-sha256-${'a'.repeat(64)}`;
 
 interface Machine {
   readonly tpm: Swtpm;
@@ -111,20 +111,7 @@ describe('JoinService: real TPM evidence, real Kubernetes API, real KeyService',
     const deploy = join(import.meta.dirname, '../../deploy');
     for (const name of ['key-service', 'join-service'])
       await kube.apply(await readFile(join(deploy, name, `${name}.yaml`), 'utf8'));
-    const configMap = (name: string, data: object) =>
-      kube.admin.call('POST', `${SYSTEM}/configmaps`, { metadata: { name }, data });
-    await configMap('asterism-version', { kubernetesComponentsReference: COMPONENTS });
-    await configMap(COMPONENTS, {
-      'cluster-version': 'v1.37.2',
-      components: JSON.stringify([
-        {
-          URL: 'http://10.77.1.1:8080/components/x',
-          Hash: `sha256:${'b'.repeat(64)}`,
-          InstallPath: '/run/state/bin/kubeadm',
-          Extract: false,
-        },
-      ]),
-    });
+    await describeVersion(kube);
     keys = await startKeyService(kube, MASTER, folder.file('keys.log'));
     stop.push(() => keys[Symbol.asyncDispose]());
     await writeFile(folder.file('token'), await kube.tokenOf('join-service', 'key-service'));
@@ -327,7 +314,7 @@ describe('JoinService: real TPM evidence, real Kubernetes API, real KeyService',
     assert.deepEqual(Buffer.from(answer.measurementSalt), Buffer.from(MEASUREMENT_SALT));
     assert.equal(answer.apiServerEndpoint, '10.77.1.1:6443');
     assert.equal(answer.kubernetesVersion, 'v1.37.2');
-    assert.equal(answer.kubernetesComponents.length, 1);
+    assert.equal(answer.kubernetesComponents.length, 13);
     assert.equal(answer.controlPlaneFiles.length, 0);
 
     const pem = Buffer.from(answer.kubeletCert).toString();
