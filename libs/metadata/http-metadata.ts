@@ -10,26 +10,35 @@ const instance = z.object({
   Name: z.string().min(1).max(253),
   ProviderID: z.string().max(1024),
   Role: z.string().max(40),
-  VPCIP: z.string().max(64),
+  VPCIP: z.union([z.literal(''), z.ipv4()]),
   SecondaryIPRange: z.string().max(64).nullish(),
   AliasIPRanges: z.array(z.string().max(64)).max(64).nullish(),
 });
 
+const endpoint = z.string().regex(/^[a-zA-Z0-9.-]{1,253}(:[0-9]{1,5})?$/);
+const bcryptHash = z.string().regex(/^\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{1,53}$/);
+
 /**
- * Metadata over HTTP: wire-facts 2.10.
+ * Metadata over HTTP: wire-facts 2.10. Every call ends within 10 s, whatever the server does.
  * @param address `unix:/path` (a local node's own socket) or `http://host:port`
  */
 export function httpMetadata(address: string): Metadata & { log(line: string): Promise<void> } {
   const target = address.startsWith('unix:')
     ? { socketPath: address.slice('unix:'.length) }
-    : { host: new URL(address).hostname, port: new URL(address).port || '80' };
+    : { host: new URL(address).hostname.replace(/^\[|\]$/g, ''), port: new URL(address).port || '80' };
 
   function call(method: string, path: string, body?: string, signal?: AbortSignal): Promise<string> {
     return new Promise((resolve, reject) => {
       const fail = (cause: Error): void =>
         reject(new UnreachableError(`metadata ${path}: ${cause.message}`, { cause }));
+      const deadline = AbortSignal.timeout(TIMEOUT_MS);
       const outgoing = request(
-        { ...target, method, path, timeout: TIMEOUT_MS, ...(signal === undefined ? {} : { signal }) },
+        {
+          ...target,
+          method,
+          path,
+          signal: signal === undefined ? deadline : AbortSignal.any([signal, deadline]),
+        },
         (response) => {
           const chunks: Buffer[] = [];
           let length = 0;
@@ -46,7 +55,6 @@ export function httpMetadata(address: string): Metadata & { log(line: string): P
           });
         },
       );
-      outgoing.on('timeout', () => outgoing.destroy(new Error(`no answer within ${TIMEOUT_MS} ms`)));
       outgoing.on('error', fail);
       outgoing.end(body);
     });
@@ -59,8 +67,14 @@ export function httpMetadata(address: string): Metadata & { log(line: string): P
         peers.map(toInstance),
       ),
     loadBalancerEndpoint: async (signal) =>
-      parse(z.string().min(1).max(300), await call('GET', '/endpoint', undefined, signal), (text) => text),
-    initSecretHash: async (signal) => (await call('GET', '/initsecrethash', undefined, signal)).trim(),
+      parse(endpoint, await call('GET', '/endpoint', undefined, signal), (text) => text),
+    initSecretHash: async (signal) => {
+      const hash = bcryptHash.safeParse((await call('GET', '/initsecrethash', undefined, signal)).trim());
+      if (hash.success) return hash.data;
+      throw new ParseError(
+        'the metadata service gave something else than the bcrypt hash of the init secret',
+      );
+    },
     log: async (line) => {
       await call('POST', '/log', line);
     },
