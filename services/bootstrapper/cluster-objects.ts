@@ -1,5 +1,5 @@
-import { createHash } from 'node:crypto';
 import { toBase64 } from '@asterism/bytes/encoding';
+import { componentsConfigMapName } from '@asterism/kubernetes/components/hash';
 import type { Component } from '@asterism/kubernetes/install';
 
 const NAMESPACE = 'kube-system';
@@ -34,7 +34,7 @@ export function clusterObjects(facts: ClusterFacts, disk: DiskBinding): string {
     configMap('internal-config', {
       data: { attestationVariant: facts.attestationVariant, azureCVM: 'false' },
     }),
-    configMap(componentsName(facts.components), {
+    configMap(componentsConfigMapName(facts.components), {
       immutable: true,
       data: {
         'cluster-version': facts.kubernetesVersion,
@@ -51,7 +51,7 @@ export function clusterObjects(facts: ClusterFacts, disk: DiskBinding): string {
     configMap('asterism-version', {
       data: {
         'cluster-version': facts.kubernetesVersion,
-        kubernetesComponentsReference: componentsName(facts.components),
+        kubernetesComponentsReference: componentsConfigMapName(facts.components),
       },
     }),
     configMap(`disk-${disk.diskUuid}`, {
@@ -71,13 +71,6 @@ export function clusterObjects(facts: ClusterFacts, disk: DiskBinding): string {
     });
   }
   return JSON.stringify({ apiVersion: 'v1', kind: 'List', items });
-}
-
-/** "k8s-components-sha256-<hex>": SHA-256 over the components' hash strings in their order. */
-export function componentsName(components: readonly Component[]): string {
-  const hash = createHash('sha256');
-  for (const component of components) hash.update(component.hash);
-  return `k8s-components-sha256-${hash.digest('hex')}`;
 }
 
 function configMap(name: string, content: object): object {

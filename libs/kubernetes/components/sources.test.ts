@@ -6,6 +6,8 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
+import { UnreachableError } from '@asterism/errors/errors';
+import { download } from './download.ts';
 import { provideProgram } from './sources.ts';
 
 const CONTENT = 'a program';
@@ -54,5 +56,47 @@ describe('a program from a mirror', () => {
     await provide();
     server.close();
     assert.equal(await readFile(join(folder, 'bin/tool'), 'utf8'), CONTENT);
+  });
+
+  it('that answers without end, or breaks off, gives nothing', async () => {
+    let broken = false;
+    const server = createServer((_request, response) => {
+      response.writeHead(200, { 'content-length': 1_000_000 });
+      response.write('x'.repeat(1000));
+      broken = true;
+      response.destroy();
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/tool`;
+    const limits = { signal: options.signal, maxBytes: 1 << 20, advice: 'none' };
+    const to = join(folder, 'download');
+    await assert.rejects(download(url, to, limits), UnreachableError);
+    assert.ok(broken);
+    server.removeAllListeners('request');
+    server.on('request', (_request, response) => response.end('x'.repeat(2 << 20)));
+    await assert.rejects(download(url, to, limits), { message: /more than 1048576 bytes/ });
+    server.closeAllConnections();
+    server.close();
+    assert.deepEqual(await readdir(folder), ['mirror']);
+  });
+});
+
+describe('a program as its project publishes it', () => {
+  it('is taken with the published bytes and refused with others', async () => {
+    delete process.env.ASTERISM_COMPONENTS_MIRROR;
+    const folder = await mkdtemp(join(tmpdir(), 'asterism-sources-'));
+    let body = 'tampered!';
+    const server = createServer((_request, response) => response.end(body));
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/tool`;
+    const source = { pinned: '0'.repeat(64), official: { url, sha256: PINNED } };
+    const provide = () => provideProgram(program, source, folder, options);
+    await assert.rejects(provide(), { code: 'ERR_COMPONENT_HASH' });
+    assert.deepEqual(await readdir(folder), []);
+    body = CONTENT;
+    await provide();
+    assert.equal(await readFile(join(folder, 'tool'), 'utf8'), CONTENT);
+    server.close();
+    await rm(folder, { recursive: true });
   });
 });
