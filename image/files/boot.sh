@@ -22,7 +22,8 @@ device full 666 1 7
 device random 666 1 8
 device urandom 666 1 9
 device tty 666 5 0
-device console 600 5 1
+# The host's console is not the node's: what systemd would write there is in its journal.
+device console 600 1 3
 device kmsg 600 1 11
 mkdir "$root/dev/pts" "$root/dev/shm" "$root/dev/mqueue"
 mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts "$root/dev/pts"
