@@ -40,6 +40,15 @@ test('the vector is written and read, its padding escaped or not', () => {
   assert.deepEqual(parseClusterKmsUri(escaped), secret);
 });
 
+test('the alphabet is the URL-safe one, with padding', () => {
+  const utf8 = (text: string) => new TextEncoder().encode(text);
+  const short = { key: utf8('key'), salt: utf8('salt') };
+  assert.equal(renderClusterKmsUri(short), 'kms://cluster-kms?key=a2V5&salt=c2FsdA==');
+  const key = new Uint8Array(32).fill(0xff);
+  key.set([0xfb, 0xff, 0xbe]);
+  assert.match(renderClusterKmsUri({ key, salt: key }), /key=-_--______________________________________8=&/);
+});
+
 test('what is written is read', () => {
   const bytes = (minLength: number) => fc.uint8Array({ minLength, maxLength: 64 });
   fc.assert(
