@@ -4,7 +4,7 @@ import { runChecked, runProgram } from '@asterism/runtime/program';
 import { missingControllers } from './cgroups.ts';
 import { CLUSTERS } from './cluster.ts';
 
-const TIMEOUT_MS = 20_000;
+const TIMEOUT_MS = 60_000;
 
 /** Runs a program of the host that must succeed. It ends with this process, so that a removal meets nobody at work. */
 export function host(file: string, ...args: string[]): Promise<string> {

@@ -21,7 +21,8 @@ import { powerOff, powerOn } from './tpm.ts';
 
 const recordOf = (uid: string, node: string): string => join(nodeFolder(uid, node), 'init.pid');
 const endOf = (uid: string, node: string): string => join(nodeFolder(uid, node), 'end');
-const START_TIMEOUT_MS = 20_000;
+/** A machine that emulates its processor takes half a minute. One that fails is noticed at once. */
+const START_TIMEOUT_MS = 120_000;
 const STOP_TIMEOUT_MS = 15_000;
 /** systemd: power off cleanly. */
 const SIGRTMIN_4 = 38;

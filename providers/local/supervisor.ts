@@ -9,7 +9,7 @@ import { killAll, launch, readRecord, within, writeRecord } from './process.ts';
 const recordOf = (uid: string): string => join(clusterFolder(uid), 'supervisor.pid');
 /** Its cgroup. No node can have that name. */
 const GROUP = 'supervisor.host';
-const START_TIMEOUT_MS = 15_000;
+const START_TIMEOUT_MS = 60_000;
 /** One that dies again and again must not fill the disk with its log. */
 const AGAIN =
   'log=$1; shift; while :; do "$@"; sleep 1; [ "$(stat -c %s "$log")" -lt 1000000 ] || : > "$log"; done';

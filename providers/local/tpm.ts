@@ -7,7 +7,7 @@ import { nodeFolder, nodeRuntime, runtimeFolder, tpmControl } from './cluster.ts
 import { host } from './host.ts';
 import { gone, launch, readRecord, signal, within, writeRecord } from './process.ts';
 
-const START_TIMEOUT_MS = 10_000;
+const START_TIMEOUT_MS = 30_000;
 
 const recordOf = (uid: string, node: string): string => join(nodeFolder(uid, node), 'swtpm.pid');
 
@@ -17,7 +17,7 @@ export const tpmAddress = (uid: string, node: string): string =>
 
 /**
  * Powers a node's TPM on: PCRs are zero, keys and NV memory are as they were. It is made on first use.
- * @throws UnreachableError it did not start within 10 s
+ * @throws UnreachableError it did not start within 30 s
  */
 export async function powerOn(uid: string, node: string): Promise<void> {
   const folder = join(nodeFolder(uid, node), 'tpm');
