@@ -43,8 +43,11 @@ export interface ComponentCheck {
 
 export interface KubernetesComponents {
   list(): Promise<readonly KubernetesVersion[]>;
-  /** Brings every component of a version into the cache: downloaded where that is possible, else built. */
-  provide(version: string, options: Options): Promise<void>;
+  /**
+   * Brings every component of a version into the cache: from a mirror where one is set, else built.
+   * @param options.official take what the Kubernetes project publishes instead of building that
+   */
+  provide(version: string, options: Options & { readonly official?: boolean }): Promise<void>;
   /** Hashes what is in the cache. */
   verify(version: string): Promise<readonly ComponentCheck[]>;
   /** For the request of an init: with the addresses where the nodes of a cluster find them. */

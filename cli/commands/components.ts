@@ -19,12 +19,16 @@ export function componentsCommand(load: LoadParts): Command {
     new Command('build')
       .description('Bring every component of a version into the cache; what is there already is kept.')
       .argument('[version]', 'e.g. v1.37.2 (default: the newest of the catalogue)')
-      .action(async (given: string | undefined, _options: object, command: Command) => {
+      .option(
+        '--official',
+        'download what the Kubernetes project publishes, by pinned SHA-256, instead of building it',
+      )
+      .action(async (given: string | undefined, options: { official?: boolean }, command: Command) => {
         const { out, progress, signal } = contextOf(command);
         const parts = await load();
         const { version } = await choose(parts.components, given);
         await progress.phase(`components of ${version}`, (onDetail) =>
-          parts.components.provide(version, { signal, onDetail }),
+          parts.components.provide(version, { signal, onDetail, official: options.official ?? false }),
         );
         const after = await choose(parts.components, version);
         out.result(after, describe(after));

@@ -4,6 +4,7 @@ import type { KubernetesRelease } from './catalogue.ts';
 import { OFFICIAL_SHA256 } from './official.ts';
 import { PINNED_FILES, PINNED_PROGRAMS } from './pinned.ts';
 import { componentsFolder, readManifest, releaseOf } from './provide.ts';
+import { isOneOf } from './recipe.ts';
 
 /** How a file of the cache compares with what it should be. */
 export interface ComponentCheck {
@@ -27,7 +28,7 @@ export async function verifyComponents(version: string): Promise<ComponentCheck[
   for (const { name, file, hash } of manifest.components) {
     const path = join(componentsFolder(version), file);
     const found = await sha256OfFile(path).catch(() => undefined);
-    const allowed = pinnedHashesOf(release, file);
+    const allowed = await pinnedHashesOf(release, file);
     const check = (outcome: ComponentCheck['outcome'], detail: string) =>
       results.push({ name, outcome, detail });
     if (found === undefined) check('missing', `${path} is not there`);
@@ -43,16 +44,17 @@ export async function verifyComponents(version: string): Promise<ComponentCheck[
 }
 
 /** Hex SHA-256 that a file may have by the catalogue; empty where its bytes are not pinned. */
-function pinnedHashesOf(release: KubernetesRelease, file: string): string[] {
+async function pinnedHashesOf(release: KubernetesRelease, file: string): Promise<string[]> {
   const { version } = release;
-  const name = file.startsWith('bin/') ? file.slice(4) : undefined;
+  const official = OFFICIAL_SHA256[version];
+  if (file.startsWith('bin/')) {
+    const name = file.slice('bin/'.length);
+    return [PINNED_PROGRAMS[version]?.[name], official?.[name]].filter((pin) => pin !== undefined);
+  }
   const image = release.images.find((each) => file === `images/${each.name}.tar`);
-  const pins =
-    name === undefined
-      ? // An image with published programs has other bytes than with those that we build.
-        Object.values(image?.programs ?? {}).some((program) => OFFICIAL_SHA256[version]?.[program])
-        ? []
-        : [PINNED_FILES[version]?.[file]]
-      : [PINNED_PROGRAMS[version]?.[name], OFFICIAL_SHA256[version]?.[name]];
-  return pins.filter((pin) => pin !== undefined);
+  for (const program of Object.values(image?.programs ?? {})) {
+    // An image with a published program has other bytes than one with the program that we build.
+    if (await isOneOf(join(componentsFolder(version), 'bin', program), [official?.[program]])) return [];
+  }
+  return [PINNED_FILES[version]?.[file]].filter((pin) => pin !== undefined);
 }
