@@ -16,6 +16,8 @@ export interface ImageRecipe {
   /** File name without `.tar`. */
   readonly name: string;
   readonly reference: string;
+  /** Further names of the same image. */
+  readonly aliases?: readonly string[];
   /** Path in the image -> program of the set. */
   readonly programs: Readonly<Record<string, string>>;
   readonly entrypoint?: readonly string[];
@@ -59,6 +61,10 @@ function kubernetesProgram(version: string, name: string): GoProgram {
     ],
   };
 }
+
+const PAUSE_TAG = '3.10.2';
+/** The pause image that containerd is configured with. Every release has it, under its own tag too. */
+export const PAUSE_REFERENCE = `registry.k8s.io/pause:${PAUSE_TAG}`;
 
 function release(
   version: string,
@@ -133,6 +139,8 @@ function release(
       {
         name: 'pause',
         reference: `${registry}/pause:${versions.pause}`,
+        // containerd starts every pod with the one tag it is configured with, whatever kubeadm names.
+        ...(versions.pause === PAUSE_TAG ? {} : { aliases: [PAUSE_REFERENCE] }),
         programs: { pause: 'pause' },
         entrypoint: ['/pause'],
         user: '65535:65535',
@@ -160,9 +168,6 @@ export const RELEASES: readonly KubernetesRelease[] = [
 ];
 
 export const DEFAULT_VERSION = RELEASES[0]!.version;
-
-/** The pause image that containerd is configured with; every release's tag of it is imported too. */
-export const PAUSE_REFERENCE = 'registry.k8s.io/pause:3.10.2';
 
 /** Programs that go into the node image. */
 export const NODE_PROGRAMS: readonly GoProgram[] = ['containerd', 'ctr', 'containerd-shim-runc-v2'].map(

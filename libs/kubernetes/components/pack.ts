@@ -24,10 +24,10 @@ export async function buildImage(image: ImageRecipe, folder: string, options: Bu
       await link(join(folder, 'bin', program), to).catch(() => copyFile(join(folder, 'bin', program), to));
       await chmod(to, 0o755);
     }
-    const { reference, entrypoint, user } = image;
+    const { aliases, reference, entrypoint, user } = image;
     await writeImageArchive(
       root,
-      { reference, ...(entrypoint && { entrypoint }), ...(user && { user }) },
+      { reference, ...(aliases && { aliases }), ...(entrypoint && { entrypoint }), ...(user && { user }) },
       target,
       options.signal,
     );

@@ -100,6 +100,6 @@ export const PINNED_FILES: Readonly<Record<string, Readonly<Record<string, strin
     'images/kube-scheduler.tar': 'ca50316f2e88a81c1716c2d7fb428185e024fb79f591e4081ad8aba755e70c51',
     'images/etcd.tar': 'cd93bfc7f974210aa09ea2b89bf29fd5ec0a98fbc2118e64c15d6f3c24d4f104',
     'images/coredns.tar': 'e3d73fe3df5cfad4db4e5af0eb5a1777d052684fa6f032d8215e4f1ca9af6d7b',
-    'images/pause.tar': 'b48320d56fdb2fd11ba96eecd486fca92201a37116cb93b306fb56839501dd96',
+    'images/pause.tar': 'e344cc2a24ea8becdcbb818ca194eae50bfe455f229acea8bddaffef33b3c103',
   },
 };

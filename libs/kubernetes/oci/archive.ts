@@ -7,6 +7,8 @@ import { sha256OfFile } from '../components/cache.ts';
 export interface ImageConfig {
   /** Name the image is imported under. */
   readonly reference: string;
+  /** Further names it is imported under. */
+  readonly aliases?: readonly string[];
   readonly entrypoint?: readonly string[];
   readonly user?: string;
   readonly env?: readonly string[];
@@ -67,7 +69,8 @@ export async function writeImageArchive(
     await mkdir(tree);
     await writeFile(join(tree, `${imageId}.json`), image);
     await rename(layer, join(tree, `${diffId}.tar`));
-    const manifest = [{ Config: `${imageId}.json`, RepoTags: [config.reference], Layers: [`${diffId}.tar`] }];
+    const names = [config.reference, ...(config.aliases ?? [])];
+    const manifest = [{ Config: `${imageId}.json`, RepoTags: names, Layers: [`${diffId}.tar`] }];
     await writeFile(join(tree, 'manifest.json'), JSON.stringify(manifest));
     await tarFolder(tree, join(work, 'image.tar'), signal);
     await rename(join(work, 'image.tar'), to);
