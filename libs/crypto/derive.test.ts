@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
+import { hkdfSync } from 'node:crypto';
 import { test } from 'node:test';
 import { toHex } from '@asterism/bytes/encoding';
 import fc from 'fast-check';
-import { clusterId, deriveKey, MAX_DERIVED_BYTES, MEASUREMENT_SECRET_ID } from './derive.ts';
+import { clusterId, deriveKey, keyDeriver, MAX_DERIVED_BYTES, MEASUREMENT_SECRET_ID } from './derive.ts';
 
 const range = (from: number, to: number) => Uint8Array.from({ length: to - from + 1 }, (_, i) => from + i);
 const bytes = (value: number) => new Uint8Array(32).fill(value);
@@ -81,4 +82,22 @@ test('secret, salt and name each change the key', () => {
     deriveKey(bytes(1), bytes(2), 'key-b', 32),
   ];
   assert.equal(new Set(keys.map(toHex)).size, 4);
+});
+
+test("the same as OpenSSL's HKDF, for any secret, salt, name and length", () => {
+  const filled = (value: number) => new Uint8Array(32).fill(value);
+  const bytes = fc.uint8Array({ minLength: 1, maxLength: 200 });
+  const name = fc.string({ minLength: 1, maxLength: 100, unit: 'binary' });
+  fc.assert(
+    fc.property(bytes, bytes, name, fc.integer({ min: 1, max: 300 }), (secret, salt, info, length) => {
+      const derive = keyDeriver(secret, salt);
+      const expected = new Uint8Array(
+        hkdfSync('sha256', secret, salt, new TextEncoder().encode(info), length),
+      );
+      // Deriving one key changes nothing for the next.
+      for (let i = 0; i < 2; i++) assert.deepEqual(derive(info, length), expected);
+    }),
+  );
+  const longest = new Uint8Array(hkdfSync('sha256', filled(1), filled(2), 'key-x', MAX_DERIVED_BYTES));
+  assert.deepEqual(deriveKey(filled(1), filled(2), 'key-x', MAX_DERIVED_BYTES), longest);
 });

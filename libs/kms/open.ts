@@ -1,14 +1,18 @@
-import { deriveKey } from '@asterism/crypto/derive';
+import { keyDeriver } from '@asterism/crypto/derive';
 import { AsterismError } from '@asterism/errors/errors';
 import { type ClusterKey, NO_STORE_URI, parseClusterKmsUri } from './cluster-uri.ts';
 import type { KeyManager } from './types.ts';
 
 const CLUSTER_KMS = 'kms://cluster-kms';
 
-/** The cluster's own KMS: every key is derived from the master secret, none is stored. */
+/**
+ * The cluster's own KMS: every key is derived from the master secret, none is stored.
+ * @throws AsterismError ERR_DERIVE for an empty key or salt
+ */
 export function clusterKms({ key, salt }: ClusterKey): KeyManager {
+  const derive = keyDeriver(key, salt);
   return {
-    getDek: async (id, length) => deriveKey(key, salt, id, length),
+    getDek: async (id, length) => derive(id, length),
     close: async () => {},
   };
 }
