@@ -94,7 +94,9 @@ function machinesOf(spec: LocalClusterSpec): Pick<LocalNode, 'name' | 'role'>[] 
 }
 
 /** Does something to a cluster while nobody else does; with what is known of it then. */
-function underLock<T>(uid: string, use: (cluster: LocalCluster) => Promise<T>): Promise<T> {
+async function underLock<T>(uid: string, use: (cluster: LocalCluster) => Promise<T>): Promise<T> {
+  checkUid(uid);
+  await readCluster(uid);
   return locked(clusterFolder(uid), async () => {
     const cluster = await readCluster(uid);
     await ensureFabric(cluster);
