@@ -1,5 +1,5 @@
 import { chmod, copyFile, mkdir, rename, rm, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { UnreachableError, VerificationError } from '@asterism/errors/errors';
 import { type BuildOptions, buildProgram } from './build-go.ts';
 import { sha256OfFile } from './cache.ts';
@@ -56,7 +56,7 @@ async function fromMirror(
   target: string,
   { signal, onDetail }: BuildOptions,
 ): Promise<boolean> {
-  const temporary = `${target}.mirror`;
+  const temporary = join(dirname(target), `.${basename(target)}.mirror`);
   try {
     if (/^https?:/.test(mirror)) {
       const url = `${mirror.replace(/\/$/, '')}/${wanted}`;
