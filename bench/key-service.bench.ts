@@ -47,6 +47,7 @@ export default {
     const headers = { authorization: `Bearer ${await kube.tokenOf('join-service', 'key-service')}` };
     const rates = { service: [] as number[], echo: [] as number[] };
     const p99 = { service: [] as number[], echo: [] as number[] };
+    const processor = { service: [] as number[], echo: [] as number[] };
     const count = quick ? 1000 : 6000;
     try {
       for (const kind of ['echo', 'service'] as const) await load(count, IN_FLIGHT, ask(kind));
@@ -54,7 +55,10 @@ export default {
         progress(`round ${round} of ${ROUNDS}`);
         for (const kind of ['echo', 'service'] as const) {
           globalThis.gc?.();
+          const before = process.cpuUsage();
           const found = await load(count, IN_FLIGHT, ask(kind));
+          const { user, system } = process.cpuUsage(before);
+          processor[kind].push((user + system) / count);
           rates[kind].push(found.perSecond);
           p99[kind].push(found.p99Ms);
         }
@@ -72,6 +76,13 @@ export default {
         unit: '/s',
         limit,
         note: `${IN_FLIGHT} in flight, clients in the same process; by round: ${ratios.join(', ')} %; aim: 90 %`,
+      },
+      {
+        what: 'GetDataKey, processor time with its client',
+        value: median(processor.service),
+        unit: 'µs',
+        limit: { what: 'echo with its client', value: median(processor.echo) },
+        note: 'less is better; other programs on the machine hardly change it',
       },
       { what: 'GetDataKey p99', value: median(p99.service), unit: 'ms' },
       { what: 'echo p99', value: median(p99.echo), unit: 'ms' },
