@@ -223,7 +223,11 @@ async function freePorts(count: number): Promise<number[]> {
 
 function launch(program: string, folder: string, args: readonly string[]): ChildProcess {
   const name = program.split('/').at(-1);
-  const child = spawn(program, args, { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] });
+  // It ends with this process even when that is killed.
+  const child = spawn('setpriv', ['--pdeathsig', 'KILL', program, ...args], {
+    cwd: folder,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
   const log = createWriteStream(join(folder, `${name}.log`));
   log.on('error', () => {});
   child.stdout.pipe(log, { end: false });
