@@ -35,7 +35,7 @@ export async function testSpec(
     controlPlaneNodes,
     workerNodes,
     stateDiskMiB: 64,
-    initSecretHash: '$2b$10$0123456789012345678901',
+    initSecretHash: `$2b$10$${'a'.repeat(53)}`,
   };
 }
 
