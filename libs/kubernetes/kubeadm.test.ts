@@ -32,6 +32,26 @@ it('keeps hostile values inside their YAML field', () => {
   assert.deepEqual(cluster.apiServer.certSANs, ['127.0.0.1', '10.77.1.2', hostile]);
 });
 
+it('does not judge a node by the share of its disk that is free, and keeps its images', () => {
+  const kubelet = parseAllDocuments(
+    initConfiguration({
+      nodeName: 'cp-0',
+      nodeIp: '10.77.1.2',
+      providerId: '',
+      clusterName: 'test',
+      kubernetesVersion: 'v1.37.2',
+      controlPlaneEndpoint: '10.77.1.1:6443',
+      certSans: [],
+      bootstrapToken: 'abcdef.0123456789abcdef',
+    }),
+  )
+    .map((document) => document.toJS())
+    .find(({ kind }) => kind === 'KubeletConfiguration');
+  assert.equal(kubelet.imageGCHighThresholdPercent, 100);
+  for (const name of ['nodefs.available', 'imagefs.available'])
+    assert.match(kubelet.evictionHard[name], /^\d+Gi$/);
+});
+
 it('gives a control plane, and only it, an API endpoint of its own', () => {
   const join = {
     nodeName: 'w-0',

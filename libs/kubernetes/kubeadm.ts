@@ -124,6 +124,16 @@ export function initConfiguration(init: InitOfKubeadm): string {
       // Hosts of local nodes may still have cgroup v1.
       failCgroupV1: false,
       failSwapOn: false,
+      // Absolute, because the file system of a local node is the host's: a share of a large and well-filled disk would
+      // evict everything. Images were imported from checked files and cannot be pulled again, so they are kept.
+      evictionHard: {
+        'memory.available': '100Mi',
+        'nodefs.available': '1Gi',
+        'nodefs.inodesFree': '1%',
+        'imagefs.available': '1Gi',
+        'imagefs.inodesFree': '1%',
+      },
+      imageGCHighThresholdPercent: 100,
       rotateCertificates: true,
       tlsCertFile: KUBELET_CERT,
       tlsPrivateKeyFile: KUBELET_KEY,
