@@ -73,6 +73,10 @@ export function fromStatus(error: unknown, what: string): AsterismError {
     case status.DEADLINE_EXCEEDED:
       return new UnreachableError(`${what} did not answer in time`, { cause: error, code: 'ERR_DEADLINE' });
     default: {
+      // grpc-js calls it INTERNAL when a server that goes down ends a stream without a status: a broken connection.
+      if (failure.code === status.INTERNAL && details.startsWith('Received RST_STREAM')) {
+        return new UnreachableError(`${what}: the connection broke (${details})`, { cause: error });
+      }
       const name = (status[failure.code] ?? 'UNKNOWN') as StatusName;
       return new StatusError(name, code ?? `ERR_RPC_${name}`, `${what}: ${details}`, { cause: error });
     }
