@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { request } from 'node:https';
 import { AsterismError, UnreachableError } from '@asterism/errors/errors';
+import { boundedText } from '@asterism/runtime/bounded-text';
 
 /** A Kubernetes object as it comes; who reads one checks the fields it needs. */
 export type KubernetesObject = {
@@ -124,16 +125,9 @@ function exchange(
         },
       },
       (response) => {
-        const chunks: Buffer[] = [];
-        let length = 0;
-        response.on('data', (chunk: Buffer) => {
-          length += chunk.length;
-          if (length > MAX_ANSWER) response.destroy(new Error('the answer is too large'));
-          else chunks.push(chunk);
-        });
-        response.on('error', fail);
-        response.on('end', () =>
-          resolve({ status: response.statusCode ?? 0, text: Buffer.concat(chunks).toString('utf8') }),
+        boundedText(response, MAX_ANSWER).then(
+          (text) => resolve({ status: response.statusCode ?? 0, text }),
+          fail,
         );
       },
     );

@@ -1,5 +1,6 @@
 import { request } from 'node:http';
 import { ParseError, UnreachableError } from '@asterism/errors/errors';
+import { boundedText } from '@asterism/runtime/bounded-text';
 import { z } from 'zod';
 import type { InstanceMetadata, Metadata, Role } from './types.ts';
 
@@ -40,19 +41,10 @@ export function httpMetadata(address: string): Metadata & { log(line: string): P
           signal: signal === undefined ? deadline : AbortSignal.any([signal, deadline]),
         },
         (response) => {
-          const chunks: Buffer[] = [];
-          let length = 0;
-          response.on('data', (chunk: Buffer) => {
-            length += chunk.length;
-            if (length > MAX_ANSWER) response.destroy(new Error('the answer is too large'));
-            else chunks.push(chunk);
-          });
-          response.on('error', fail);
-          response.on('end', () => {
-            const text = Buffer.concat(chunks).toString('utf8');
+          boundedText(response, MAX_ANSWER).then((text) => {
             if (response.statusCode !== undefined && response.statusCode < 300) resolve(text);
             else fail(new Error(`HTTP status ${response.statusCode}`));
-          });
+          }, fail);
         },
       );
       outgoing.on('error', fail);

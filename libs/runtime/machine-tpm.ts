@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { equal, isZero } from '@asterism/bytes/bytes';
 
 /** What the bootstrapper and the disk-mapper need of the machine's TPM. */
 export interface MachineTpm {
@@ -16,4 +17,20 @@ export const CLUSTER_ID_PCR = 15;
 export function clusterIdPcr(clusterId: Uint8Array): Uint8Array {
   const event = createHash('sha256').update(clusterId).digest();
   return new Uint8Array(createHash('sha256').update(new Uint8Array(32)).update(event).digest());
+}
+
+/**
+ * Marks this machine as a member of a cluster: PCR 15 is extended exactly once, also where an earlier run was killed
+ * right after it.
+ * @returns whether PCR 15 is now this cluster's; false where it holds another id
+ */
+export async function measureClusterId(
+  tpm: MachineTpm,
+  clusterId: Uint8Array,
+  signal?: AbortSignal,
+): Promise<boolean> {
+  const before = (await tpm.readPcrs(signal)).get(CLUSTER_ID_PCR);
+  if (before !== undefined && isZero(before)) await tpm.extendClusterId(clusterId, signal);
+  const after = (await tpm.readPcrs(signal)).get(CLUSTER_ID_PCR);
+  return after !== undefined && equal(after, clusterIdPcr(clusterId));
 }

@@ -42,7 +42,3 @@ export async function stopSupervisor(uid: string): Promise<void> {
   await killAll(await processesIn(uid, GROUP));
   await removeGroups(uid, GROUP);
 }
-
-export async function supervisorRuns(uid: string): Promise<boolean> {
-  return (await readRecord(recordOf(uid))) !== undefined;
-}

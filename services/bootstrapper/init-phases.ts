@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { readFile, rm } from 'node:fs/promises';
-import { equal, isZero, zero } from '@asterism/bytes/bytes';
+import { zero } from '@asterism/bytes/bytes';
 import { type StateLayout, TEMPORARY_KEY_FILE } from '@asterism/disk/layout';
 import { writeNodeState } from '@asterism/disk/node-state';
 import { DiskError, STATE_KEY_LENGTH, type StateDisk } from '@asterism/disk/state-disk';
@@ -15,7 +15,7 @@ import {
 } from '@asterism/kubernetes/kubeadm';
 import type { InstanceMetadata } from '@asterism/metadata/types';
 import { StatusError } from '@asterism/rpc/status';
-import { CLUSTER_ID_PCR, clusterIdPcr, type MachineTpm } from '@asterism/runtime/machine-tpm';
+import { type MachineTpm, measureClusterId } from '@asterism/runtime/machine-tpm';
 import { type ClusterFacts, clusterObjects } from './cluster-objects.ts';
 import type { InitOrder } from './init-request.ts';
 import type { KubernetesNode } from './kubernetes-node.ts';
@@ -55,7 +55,7 @@ type P = Phase<InitContext>;
  * for by the phase itself: each looks at what is there or does what changes nothing a second time.
  */
 export const INIT_PHASES: readonly P[] = [
-  { name: 'node-lock', run: measureClusterId },
+  { name: 'node-lock', run: becomeMember },
   // Before the disk is marked as a member's: a member without its salt could never come back.
   { name: 'node-state', run: saveNodeState },
   { name: 'disk-rekey', run: (context) => rekeyToCluster(context) },
@@ -102,12 +102,8 @@ function kubeadm(name: string, phase: readonly string[], timeoutMs = 180_000): P
   };
 }
 
-/** Extends PCR 15 exactly once, also where an earlier run was killed right after it. */
-async function measureClusterId({ machine, clusterId }: InitContext, signal: AbortSignal): Promise<void> {
-  const before = (await machine.tpm.readPcrs(signal)).get(CLUSTER_ID_PCR);
-  if (before !== undefined && isZero(before)) await machine.tpm.extendClusterId(clusterId, signal);
-  const after = (await machine.tpm.readPcrs(signal)).get(CLUSTER_ID_PCR);
-  if (after === undefined || !equal(after, clusterIdPcr(clusterId))) {
+async function becomeMember({ machine, clusterId }: InitContext, signal: AbortSignal): Promise<void> {
+  if (!(await measureClusterId(machine.tpm, clusterId, signal))) {
     throw new StatusError(
       'FAILED_PRECONDITION',
       'ERR_NODE_INITIALIZED',

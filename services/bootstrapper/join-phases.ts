@@ -1,5 +1,5 @@
 import { rm } from 'node:fs/promises';
-import { equal, isZero, zero } from '@asterism/bytes/bytes';
+import { zero } from '@asterism/bytes/bytes';
 import { fromBase64 } from '@asterism/bytes/encoding';
 import { TEMPORARY_KEY_FILE } from '@asterism/disk/layout';
 import { writeNodeState } from '@asterism/disk/node-state';
@@ -16,7 +16,7 @@ import {
 } from '@asterism/kubernetes/kubeadm';
 import type { InstanceMetadata } from '@asterism/metadata/types';
 import { StatusError } from '@asterism/rpc/status';
-import { CLUSTER_ID_PCR, clusterIdPcr } from '@asterism/runtime/machine-tpm';
+import { measureClusterId } from '@asterism/runtime/machine-tpm';
 import { type InitMachine, rekeyStateDisk } from './init-phases.ts';
 import { type JoinTicket, stateDiskKeyOf } from './join-ticket.ts';
 import type { Journal } from './journal.ts';
@@ -34,7 +34,7 @@ export interface JoinContext {
 
 /** A join, in order; as re-runnable as INIT_PHASES. */
 export const JOIN_PHASES: readonly Phase<JoinContext>[] = [
-  { name: 'node-lock', run: measureClusterId },
+  { name: 'node-lock', run: becomeMember },
   { name: 'node-state', run: saveNodeState },
   { name: 'disk-rekey', run: rekeyToCluster },
   { name: 'control-plane-files', run: writeControlPlaneFiles },
@@ -63,11 +63,8 @@ function componentsFor(
     : components.filter(({ installPath }) => !CONTROL_PLANE_IMAGE.test(installPath));
 }
 
-async function measureClusterId({ machine, clusterId }: JoinContext, signal: AbortSignal): Promise<void> {
-  const before = (await machine.tpm.readPcrs(signal)).get(CLUSTER_ID_PCR);
-  if (before !== undefined && isZero(before)) await machine.tpm.extendClusterId(clusterId, signal);
-  const after = (await machine.tpm.readPcrs(signal)).get(CLUSTER_ID_PCR);
-  if (after === undefined || !equal(after, clusterIdPcr(clusterId))) {
+async function becomeMember({ machine, clusterId }: JoinContext, signal: AbortSignal): Promise<void> {
+  if (!(await measureClusterId(machine.tpm, clusterId, signal))) {
     throw new StatusError(
       'FAILED_PRECONDITION',
       'ERR_NODE_INITIALIZED',

@@ -1,9 +1,8 @@
-import { equal, isZero } from '@asterism/bytes/bytes';
 import { STATE_MAPPING, type StateLayout } from '@asterism/disk/layout';
 import { readNodeState } from '@asterism/disk/node-state';
 import type { StateDisk } from '@asterism/disk/state-disk';
 import { AsterismError, PolicyError } from '@asterism/errors/errors';
-import { CLUSTER_ID_PCR, clusterIdPcr, type MachineTpm } from '@asterism/runtime/machine-tpm';
+import { type MachineTpm, measureClusterId } from '@asterism/runtime/machine-tpm';
 import type { StateVolume } from './state-volume.ts';
 
 export interface MemberKeys {
@@ -61,20 +60,13 @@ export class Unlocker {
       const { measurementSalt } = await readNodeState(layout.nodeState);
       const clusterId = await this.#options.clusterId(keys.measurementSecret, measurementSalt);
       accept(clusterId);
-      await measure(tpm, clusterId);
+      if (!(await measureClusterId(tpm, clusterId))) {
+        throw new PolicyError('ERR_NODE_INITIALIZED', 'PCR 15 of this boot holds the id of another cluster');
+      }
     } catch (error) {
       await volume.close(STATE_MAPPING);
       throw error;
     }
     this.#done = true;
-  }
-}
-
-async function measure(tpm: MachineTpm, clusterId: Uint8Array): Promise<void> {
-  const before = (await tpm.readPcrs()).get(CLUSTER_ID_PCR);
-  if (before !== undefined && isZero(before)) await tpm.extendClusterId(clusterId);
-  const after = (await tpm.readPcrs()).get(CLUSTER_ID_PCR);
-  if (after === undefined || !equal(after, clusterIdPcr(clusterId))) {
-    throw new PolicyError('ERR_NODE_INITIALIZED', 'PCR 15 of this boot holds the id of another cluster');
   }
 }
