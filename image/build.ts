@@ -8,19 +8,24 @@ import {
   readFile,
   rename,
   rm,
-  stat,
+  utimes,
   writeFile,
 } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Measurements } from '@asterism/attestation/measurements';
 import type { BuildOptions } from '@asterism/kubernetes/components/build-go';
 import { cacheFolder, sha256OfFile, withLock } from '@asterism/kubernetes/components/cache';
+import { PAUSE_REFERENCE } from '@asterism/kubernetes/components/catalogue';
 import { provideNodePrograms } from '@asterism/kubernetes/components/provide';
 import { tarFolder } from '@asterism/kubernetes/oci/archive';
 import { runChecked } from '@asterism/runtime/program';
-import { bundle, ROOT } from './bundle.ts';
-import { addOwnFiles, debianRoot, packSquashfs } from './rootfs.ts';
+import { bundle, PINNED_NODE, ROOT } from './bundle.ts';
+import { debianRoot } from './debian.ts';
+import { pruneImages } from './prune.ts';
+import { addOwnFiles, MASKED } from './rootfs.ts';
+import { imageSbom } from './sbom.ts';
 import { buildServicesImage } from './services-image.ts';
+import { packSquashfs } from './squashfs.ts';
 import { predictMeasurements, STAGES } from './stages.ts';
 
 /** A node image in the cache. */
@@ -31,54 +36,70 @@ export interface BuiltImage {
   readonly measurements: Measurements;
 }
 
-const CMDLINE = 'asterism.provider=local asterism.attestation-variant=qemu-vtpm asterism.version=0.1.0';
 /** Programs of the initrd stage. */
-const INITRD_SERVICES = ['disk-mapper', 'bootstrapper'] as const;
+export const INITRD_SERVICES = ['disk-mapper', 'bootstrapper'] as const;
+const REFERENCE = 'reference';
 
 /**
- * Builds the node image of this source tree, unless it is there: boot stage, command line, initrd with disk-mapper
- * and bootstrapper, root file system. It appears under its name only when whole.
+ * Builds the node image of this source tree, unless it is there whole: boot stage, command line, initrd with
+ * disk-mapper and bootstrapper, root file system. It appears under its name only when complete.
  */
 export async function buildNodeImage(options: BuildOptions): Promise<BuiltImage> {
-  await mkdir(cacheFolder('image'), { recursive: true });
-  return withLock(cacheFolder('image'), async () => {
-    await sweep();
-    const work = await mkdtemp(cacheFolder('image', '.node-'));
+  const images = cacheFolder('image');
+  return withLock(images, async () => {
+    await pruneImages(images);
+    const work = await mkdtemp(join(images, '.node-'));
     try {
       const inputs = await gatherInputs(work, options);
-      const folder = cacheFolder('image', inputs.id);
-      if ((await stat(join(folder, 'node.squashfs')).catch(() => undefined)) === undefined) {
+      const folder = join(images, inputs.id);
+      let built = await readImage(folder);
+      if (built === undefined) {
         await pack(work, inputs, options);
         await rm(folder, { recursive: true, force: true });
         await rename(join(work, 'image'), folder);
+        built = await readImage(folder);
+        if (built === undefined) throw new Error(`${folder} is not what was just written to it`);
       }
-      await writeFile(cacheFolder('image', 'latest'), inputs.id);
-      return await describe(folder);
+      // What was used last is kept longest.
+      for (const used of [folder, inputs.servicesImage, inputs.debian]) await touch(used);
+      await writeFile(join(images, 'latest.part'), inputs.id);
+      await rename(join(images, 'latest.part'), join(images, 'latest'));
+      return built;
     } finally {
       await rm(work, { recursive: true, force: true });
     }
   });
 }
 
-/** The image that was built last; undefined where there is none. It may be of an older state of the sources. */
+/**
+ * The image that was built last; undefined where there is none, or where its files are no longer those that were
+ * built. It may be of an older state of the sources.
+ */
 export async function latestImage(): Promise<BuiltImage | undefined> {
   const id = await readFile(cacheFolder('image', 'latest'), 'utf8').catch(() => undefined);
-  if (id === undefined || !/^[0-9a-f]{16}$/.test(id)) return undefined;
-  const folder = cacheFolder('image', id);
-  return (await stat(folder).catch(() => undefined)) === undefined ? undefined : describe(folder);
+  return id === undefined || !/^[0-9a-f]{16}$/.test(id) ? undefined : readImage(cacheFolder('image', id));
 }
 
 /** Folder of an image that is in the cache. */
 export async function imageFolder(reference: string): Promise<string | undefined> {
   for (const name of await readdir(cacheFolder('image')).catch(() => [])) {
-    const found = await readFile(cacheFolder('image', name, 'reference'), 'utf8').catch(() => undefined);
+    const found = await readFile(cacheFolder('image', name, REFERENCE), 'utf8').catch(() => undefined);
     if (found === reference) return cacheFolder('image', name);
   }
   return undefined;
 }
 
+/** An image and its measurements, if its files are the ones that its reference is over. */
+export async function readImage(folder: string): Promise<BuiltImage | undefined> {
+  const reference = await readFile(join(folder, REFERENCE), 'utf8').catch(() => undefined);
+  if (reference === undefined || reference !== (await referenceOf(folder).catch(() => undefined)))
+    return undefined;
+  return { reference, folder, measurements: await predictMeasurements(folder) };
+}
+
 interface Inputs {
   readonly id: string;
+  readonly version: string;
   readonly nodePrograms: string;
   readonly servicesImage: string;
   readonly debian: string;
@@ -88,33 +109,46 @@ interface Inputs {
 /** Everything that the image depends on, cheap to make; `id` names the image. */
 async function gatherInputs(work: string, options: BuildOptions): Promise<Inputs> {
   const image = join(work, 'image');
-  const programs = join(work, 'initrd');
   const manifests = join(work, 'deploy');
-  for (const folder of [image, programs, manifests]) await mkdir(folder, { recursive: true });
-  for (const name of INITRD_SERVICES) await bundle(`services/${name}/main.ts`, join(programs, `${name}.mjs`));
-  await chmod(programs, 0o755);
-  await tarFolder(programs, join(image, 'initrd.tar'), options.signal);
+  for (const folder of [image, manifests]) await mkdir(folder, { recursive: true });
+  const { version } = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8'));
+  await packInitrd(work, join(image, 'initrd.tar'), options.signal);
   await copyFile(join(ROOT, 'image/files/boot.sh'), join(image, 'boot.sh'));
-  await writeFile(join(image, 'cmdline'), `${CMDLINE}\n`);
+  await writeFile(join(image, 'cmdline'), `${commandLine(version)}\n`);
   await collectManifests(manifests);
   const nodePrograms = await provideNodePrograms(options);
   const servicesImage = await buildServicesImage(options);
   const debian = await debianRoot(options);
-  const hash = createHash('sha256')
-    .update(process.version)
-    .update(debian)
-    .update(servicesImage)
-    .update(CMDLINE);
+  const hash = createHash('sha256').update(JSON.stringify([PAUSE_REFERENCE, MASKED]));
+  // The names of both say what is in them.
+  hash.update(debian).update(servicesImage);
   for (const file of [
     ...(await filesOf(image)),
     ...(await filesOf(manifests)),
     ...(await filesOf(join(ROOT, 'image/files'))),
     ...(await filesOf(nodePrograms)),
-    join(ROOT, 'image/rootfs.ts'),
+    ...['rootfs.ts', 'squashfs.ts', 'sbom.ts'].map((name) => join(ROOT, 'image', name)),
+    join(ROOT, 'package-lock.json'),
+    PINNED_NODE,
   ]) {
     hash.update(await sha256OfFile(file));
   }
-  return { id: hash.digest('hex').slice(0, 16), nodePrograms, servicesImage, debian, manifests };
+  return { id: hash.digest('hex').slice(0, 16), version, nodePrograms, servicesImage, debian, manifests };
+}
+
+/** What a node is told at boot. */
+function commandLine(version: string): string {
+  return `asterism.provider=local asterism.attestation-variant=qemu-vtpm asterism.version=${version}`;
+}
+
+/** The initrd stage: the programs that unlock the disk and make the machine a node, as the launcher will run them. */
+export async function packInitrd(work: string, to: string, signal: AbortSignal): Promise<void> {
+  const programs = join(work, 'initrd');
+  await mkdir(programs, { recursive: true });
+  for (const name of INITRD_SERVICES) await bundle(`services/${name}/main.ts`, join(programs, `${name}.mjs`));
+  for (const name of await readdir(programs)) await chmod(join(programs, name), 0o644);
+  await chmod(programs, 0o755);
+  await tarFolder(programs, to, signal);
 }
 
 /** deploy/NN-name/*.yaml as NN-name-file.yaml, in the order of application. */
@@ -134,21 +168,18 @@ async function filesOf(folder: string): Promise<string[]> {
 }
 
 async function pack(work: string, inputs: Inputs, options: BuildOptions): Promise<void> {
-  options.onDetail('root file system');
+  const { signal, onDetail } = options;
+  const image = join(work, 'image');
+  onDetail('root file system');
   const root = join(work, 'root');
-  // Hard links to the cached Debian tree: nothing in it is written to in place.
-  await runChecked('cp', ['-al', inputs.debian, root], { timeoutMs: 300_000, signal: options.signal });
+  // Hard links to the cached Debian tree: it takes a blink, and files in it are replaced, never written to.
+  await runChecked('cp', ['-al', inputs.debian, root], { timeoutMs: 300_000, signal });
   await addOwnFiles(root, inputs);
-  await packSquashfs(root, join(work, 'image/node.squashfs'), options.signal);
-  await writeFile(join(work, 'image/reference'), await referenceOf(join(work, 'image')));
-  const sbom = await runChecked('npm', ['sbom', '--sbom-format', 'cyclonedx', '--omit', 'dev'], {
-    timeoutMs: 120_000,
-    signal: options.signal,
-    cwd: ROOT,
-    env: process.env as Record<string, string>,
-    maxOutputBytes: 64 << 20,
-  });
-  await writeFile(join(work, 'image/sbom.cdx.json'), sbom);
+  await packSquashfs(root, join(image, 'node.squashfs'), signal);
+  const reference = await referenceOf(image);
+  const sbom = await imageSbom(reference, inputs.version, inputs.debian, inputs.nodePrograms, signal);
+  await writeFile(join(image, 'sbom.cdx.json'), sbom);
+  await writeFile(join(image, REFERENCE), reference);
 }
 
 async function referenceOf(folder: string): Promise<string> {
@@ -157,15 +188,7 @@ async function referenceOf(folder: string): Promise<string> {
   return `sha256:${hash.digest('hex')}`;
 }
 
-async function describe(folder: string): Promise<BuiltImage> {
-  const reference = await readFile(join(folder, 'reference'), 'utf8');
-  return { reference, folder, measurements: await predictMeasurements(folder) };
-}
-
-/** What builds that were killed have left. */
-async function sweep(): Promise<void> {
-  for (const name of await readdir(cacheFolder('image'))) {
-    if (name.startsWith('.node-') || name.startsWith('.services-'))
-      await rm(cacheFolder('image', name), { recursive: true, force: true });
-  }
+async function touch(path: string): Promise<void> {
+  const now = new Date();
+  await utimes(path, now, now);
 }

@@ -1,190 +1,98 @@
-import { createHash } from 'node:crypto';
-import {
-  chmod,
-  copyFile,
-  mkdir,
-  readdir,
-  readFile,
-  rename,
-  rm,
-  stat,
-  symlink,
-  writeFile,
-} from 'node:fs/promises';
-import { join } from 'node:path';
-import type { BuildOptions } from '@asterism/kubernetes/components/build-go';
-import { cacheFolder } from '@asterism/kubernetes/components/cache';
+import { chmod, copyFile, mkdir, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import { PAUSE_REFERENCE } from '@asterism/kubernetes/components/catalogue';
-import { runChecked } from '@asterism/runtime/program';
-import { ROOT } from './bundle.ts';
+import { PINNED_NODE, ROOT } from './bundle.ts';
 
 const FILES = join(ROOT, 'image/files');
-/** What a node needs of Debian: systemd, a container runtime's tools, LUKS, and what kubelet and kube-proxy call. */
-const PACKAGES = [
-  'ca-certificates',
-  'conntrack',
-  'cryptsetup-bin',
-  'dbus',
-  'e2fsprogs',
-  'ethtool',
-  'iproute2',
-  'iptables',
-  'kmod',
-  'libseccomp2',
-  'libstdc++6',
-  'mount',
-  'procps',
-  'runc',
-  'systemd',
-  'systemd-sysv',
-  'util-linux',
-];
-/** Units that would act on the host, or wait for hardware that a node of this kind has not. */
-const MASKED = [
-  'systemd-udevd.service',
-  'systemd-udevd-kernel.socket',
-  'systemd-udevd-control.socket',
-  'systemd-modules-load.service',
-  'systemd-sysctl.service',
-  'systemd-remount-fs.service',
-  'systemd-networkd.service',
-  'systemd-resolved.service',
-  'systemd-timesyncd.service',
-  'systemd-logind.service',
-  'getty.target',
-  'console-getty.service',
-  'dev-hugepages.mount',
-  'sys-kernel-debug.mount',
-  'sys-kernel-tracing.mount',
-  'sys-kernel-config.mount',
-  'sys-fs-fuse-connections.mount',
-  'systemd-tpm2-setup.service',
+/** Units that would act on the host, wait for hardware that a node of this kind has not, or have no use in it. */
+export const MASKED = [
   'apt-daily.timer',
   'apt-daily-upgrade.timer',
+  'console-getty.service',
+  'dev-hugepages.mount',
   'dpkg-db-backup.timer',
   'e2scrub_all.timer',
+  'e2scrub_reap.service',
   'fstrim.timer',
+  'getty.target',
+  'modprobe@.service',
+  'sys-fs-fuse-connections.mount',
+  'sys-kernel-config.mount',
+  'sys-kernel-debug.mount',
+  'sys-kernel-tracing.mount',
+  'systemd-ask-password-console.path',
+  'systemd-ask-password-wall.path',
+  'systemd-initctl.socket',
+  'systemd-journald-audit.socket',
+  'systemd-logind.service',
+  'systemd-modules-load.service',
+  'systemd-networkd.service',
+  'systemd-remount-fs.service',
+  'systemd-resolved.service',
+  'systemd-sysctl.service',
+  'systemd-timesyncd.service',
+  'systemd-tpm2-setup.service',
+  'systemd-udevd-control.socket',
+  'systemd-udevd-kernel.socket',
+  'systemd-udevd.service',
 ];
-const EPOCH = '1767225600';
+const ENABLED = ['disk-mapper.service', 'bootstrapper.service'];
+/** Places that boot.sh and the provider mount something over. */
+const MOUNT_POINTS = ['usr/lib/asterism/bin', 'etc/kubernetes', 'etc/cni'];
+
+/** What is ours in the root file system. */
+export interface OwnParts {
+  /** Folder with containerd and its tools. */
+  readonly nodePrograms: string;
+  /** Archive with the container image of the services. */
+  readonly servicesImage: string;
+  /** Folder with the manifests that the bootstrapper applies, in the order of their names. */
+  readonly manifests: string;
+}
 
 /**
- * The Debian part of the root file system, made once per list of packages: it takes longest and changes least.
- * @returns a folder that is not to be written to
+ * Adds to a copy of the Debian part what is ours: units, configuration, programs, images, manifests. The copy may
+ * consist of hard links: no file in it is written to, only replaced.
  */
-export async function debianRoot({ signal, onDetail }: BuildOptions): Promise<string> {
-  const id = createHash('sha256').update(JSON.stringify(PACKAGES)).digest('hex').slice(0, 16);
-  const folder = cacheFolder('image', `debian-${id}`);
-  if (await stat(folder).catch(() => undefined)) return folder;
-  onDetail('Debian packages of the node');
-  const work = `${folder}.part`;
-  await rm(work, { recursive: true, force: true });
-  await mkdir(cacheFolder('image'), { recursive: true });
-  await runChecked(
-    'mmdebstrap',
-    [
-      '--quiet',
-      '--variant=minbase',
-      '--mode=root',
-      `--include=${PACKAGES.join(',')}`,
-      '--dpkgopt=path-exclude=/usr/share/man/*',
-      '--dpkgopt=path-exclude=/usr/share/doc/*',
-      '--dpkgopt=path-exclude=/usr/share/locale/*',
-      'bookworm',
-      work,
-    ],
-    {
-      timeoutMs: 1_200_000,
-      signal,
-      env: { ...(process.env as Record<string, string>), LC_ALL: 'C', SOURCE_DATE_EPOCH: EPOCH },
-    },
+export async function addOwnFiles(root: string, parts: OwnParts): Promise<void> {
+  for (const folder of MOUNT_POINTS) await mkdir(join(root, folder), { recursive: true });
+  await replace(join(root, 'usr/lib/asterism/node'), (to) => copyFile(PINNED_NODE, to));
+  await chmod(join(root, 'usr/lib/asterism/node'), 0o755);
+  await copyAll(parts.nodePrograms, join(root, 'usr/local/bin'));
+  await copyAll(parts.manifests, join(root, 'usr/lib/asterism/deploy'));
+  await replace(join(root, 'usr/lib/asterism/images/services.tar'), (to) =>
+    copyFile(parts.servicesImage, to),
   );
-  await rename(work, folder);
-  return folder;
-}
 
-/** Adds to a copy of the Debian part what is ours: units, configuration, programs, images, manifests. */
-export async function addOwnFiles(
-  root: string,
-  parts: { readonly nodePrograms: string; readonly servicesImage: string; readonly manifests: string },
-): Promise<void> {
-  const lib = join(root, 'usr/lib/asterism');
-  for (const folder of [
-    join(lib, 'bin'),
-    join(lib, 'images'),
-    join(lib, 'deploy'),
-    join(root, 'etc/kubernetes'),
-    join(root, 'etc/cni'),
-    join(root, 'etc/containerd'),
-  ]) {
-    await mkdir(folder, { recursive: true });
-  }
-  await copyFile(process.execPath, join(lib, 'node'));
-  await chmod(join(lib, 'node'), 0o755);
-  for (const name of await readdir(parts.nodePrograms)) {
-    if (!name.startsWith('.'))
-      await copyFile(join(parts.nodePrograms, name), join(root, 'usr/local/bin', name));
-  }
-  await copyFile(parts.servicesImage, join(lib, 'images/services.tar'));
-  for (const name of await readdir(parts.manifests))
-    await copyFile(join(parts.manifests, name), join(lib, 'deploy', name));
   const containerd = await readFile(join(FILES, 'etc/containerd.toml'), 'utf8');
-  await writeFile(join(root, 'etc/containerd/config.toml'), containerd.replace('@PAUSE@', PAUSE_REFERENCE));
-  await copyFile(
-    join(FILES, 'etc/cni.conflist.template'),
-    join(root, 'etc/containerd/cni.conflist.template'),
+  await replace(join(root, 'etc/containerd/config.toml'), (to) =>
+    writeFile(to, containerd.replace('@PAUSE@', PAUSE_REFERENCE)),
   );
+  for (const [from, to] of [
+    ['etc/cni.conflist.template', 'etc/containerd/cni.conflist.template'],
+    ['etc/journald.conf', 'etc/systemd/journald.conf.d/asterism.conf'],
+    ['etc/system.conf', 'etc/systemd/system.conf.d/asterism.conf'],
+  ] as const) {
+    await replace(join(root, to), (target) => copyFile(join(FILES, from), target));
+  }
 
   const units = join(root, 'etc/systemd/system');
-  const wanted = join(units, 'multi-user.target.wants');
-  await mkdir(wanted, { recursive: true });
-  for (const name of await readdir(join(FILES, 'units')))
-    await copyFile(join(FILES, 'units', name), join(units, name));
-  for (const name of ['disk-mapper.service', 'bootstrapper.service'])
-    await symlink(`../${name}`, join(wanted, name));
-  for (const name of MASKED) {
-    await rm(join(units, name), { force: true });
-    await symlink('/dev/null', join(units, name));
+  await copyAll(join(FILES, 'units'), units);
+  for (const name of ENABLED) {
+    await replace(join(units, 'multi-user.target.wants', name), (to) => symlink(`../${basename(to)}`, to));
   }
-  for (const name of ['etc/machine-id', 'etc/resolv.conf', 'etc/hosts', 'etc/hostname']) {
-    await rm(join(root, name), { force: true });
-    await writeFile(join(root, name), '');
-  }
-  for (const name of [
-    'var/cache/apt',
-    'var/lib/apt/lists',
-    'var/log/apt',
-    'var/log/dpkg.log',
-    'var/cache/ldconfig/aux-cache',
-    'etc/machine-id.part',
-  ]) {
-    await rm(join(root, name), { recursive: true, force: true });
-  }
+  for (const name of MASKED) await replace(join(units, name), (to) => symlink('/dev/null', to));
 }
 
-/** Packs a tree as squashfs: sorted, without times and owners of the build, so that the same tree gives the same bytes. */
-export async function packSquashfs(root: string, to: string, signal: AbortSignal): Promise<void> {
-  await rm(to, { force: true });
-  await runChecked(
-    'mksquashfs',
-    [
-      root,
-      to,
-      '-noappend',
-      '-quiet',
-      '-no-progress',
-      '-comp',
-      'zstd',
-      '-Xcompression-level',
-      '1',
-      '-all-root',
-      '-no-xattrs',
-      '-mkfs-time',
-      EPOCH,
-      '-all-time',
-      EPOCH,
-      '-processors',
-      '2',
-    ],
-    { timeoutMs: 900_000, signal },
-  );
+/** Makes a file in place of what is there: a hard link's other names keep the old content. */
+async function replace(path: string, make: (to: string) => Promise<unknown>): Promise<void> {
+  await mkdir(dirname(path), { recursive: true });
+  await rm(path, { recursive: true, force: true });
+  await make(path);
+}
+
+async function copyAll(from: string, to: string): Promise<void> {
+  for (const name of await readdir(from)) {
+    if (!name.startsWith('.')) await replace(join(to, name), (target) => copyFile(join(from, name), target));
+  }
 }

@@ -2,11 +2,11 @@ import { createHash } from 'node:crypto';
 import { chmod, copyFile, mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { BuildOptions } from '@asterism/kubernetes/components/build-go';
-import { cacheFolder } from '@asterism/kubernetes/components/cache';
+import { cacheFolder, sha256OfFile } from '@asterism/kubernetes/components/cache';
 import { debianTree } from '@asterism/kubernetes/components/debian-tree';
 import { writeImageArchive } from '@asterism/kubernetes/oci/archive';
 import { runChecked } from '@asterism/runtime/program';
-import { bundle } from './bundle.ts';
+import { bundle, PINNED_NODE } from './bundle.ts';
 
 /** Never pulled: every node has it in its measured root file system. */
 export const SERVICES_REFERENCE = 'asterism.local/services:0.1.0';
@@ -23,7 +23,9 @@ export async function buildServicesImage(options: BuildOptions): Promise<string>
   try {
     const app = join(work, 'root/app');
     await mkdir(app, { recursive: true });
-    const hash = createHash('sha256').update(process.version).update(JSON.stringify(PACKAGES));
+    const hash = createHash('sha256')
+      .update(await sha256OfFile(PINNED_NODE))
+      .update(JSON.stringify(PACKAGES));
     for (const name of CONTAINER_SERVICES) {
       await bundle(`services/${name}/main.ts`, join(app, `${name}.mjs`));
       hash.update(await readFile(join(app, `${name}.mjs`)));
@@ -36,7 +38,7 @@ export async function buildServicesImage(options: BuildOptions): Promise<string>
       timeoutMs: 60_000,
       signal: options.signal,
     });
-    await copyFile(process.execPath, join(app, 'node'));
+    await copyFile(PINNED_NODE, join(app, 'node'));
     await chmod(join(app, 'node'), 0o755);
     await writeFile(join(app, 'package.json'), '{"type":"module"}\n');
     await chmod(join(work, 'root'), 0o755);

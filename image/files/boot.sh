@@ -8,9 +8,12 @@ root=$folder/root
 
 mount --make-rprivate /
 hostname "$name"
-mkdir -p "$folder/lower" "$root" "$folder/upper" "$folder/work" "$folder/state"
+mkdir -p "$folder/lower" "$root" "$folder/upper" "$folder/state"
 mount -t squashfs -o loop,ro "$image" "$folder/lower"
-mount -t overlay overlay -o "lowerdir=$folder/lower,upperdir=$folder/upper,workdir=$folder/work" "$root"
+# What is changed in the root is gone after this boot: nothing that was not measured is found by the next.
+mount -t tmpfs -o mode=755,size=1g tmpfs "$folder/upper"
+mkdir "$folder/upper/files" "$folder/upper/work"
+mount -t overlay overlay -o "lowerdir=$folder/lower,upperdir=$folder/upper/files,workdir=$folder/upper/work" "$root"
 mount -t proc proc "$root/proc"
 mount -t sysfs sysfs "$root/sys"
 
@@ -48,6 +51,9 @@ mount --bind "$folder/state/etccni" "$root/etc/cni"
 mount --bind "$folder/state/opt" "$root/opt"
 mount --bind "$initrd" "$root/usr/lib/asterism/bin"
 mount -o remount,bind,ro "$root/usr/lib/asterism/bin"
+# The node's name for itself in its log and to Kubernetes, the same after each boot.
+[ -s "$folder/state/machine-id" ] || tr -d - < /proc/sys/kernel/random/uuid > "$folder/state/machine-id"
+cp "$folder/state/machine-id" "$root/etc/machine-id"
 printf '127.0.0.1 localhost\n127.0.1.1 %s\n' "$name" > "$root/etc/hosts"
 echo "$name" > "$root/etc/hostname"
 cp "$runtime/resolv.conf" "$root/etc/resolv.conf"
@@ -88,6 +94,8 @@ pretend kernel/keys/root_maxkeys 1000000
 pretend kernel/keys/root_maxbytes 25000000
 pretend vm/overcommit_memory 1
 pretend vm/panic_on_oom 0
+# The kernel has one id for the machine's boot; a node boots when it does, and the kubelet tells a reboot by it.
+pretend kernel/random/boot_id "$(cat /proc/sys/kernel/random/uuid)"
 
 mkdir "$root/run/host"
 cd "$root"
