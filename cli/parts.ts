@@ -45,9 +45,9 @@ export interface KubernetesComponents {
   list(): Promise<readonly KubernetesVersion[]>;
   /**
    * Brings every component of a version into the cache: from a mirror where one is set, else built.
-   * @param options.official take what the Kubernetes project publishes instead of building that
+   * @param options.official take what the Kubernetes project publishes: `only` that, or `first`, building the rest
    */
-  provide(version: string, options: Options & { readonly official?: boolean }): Promise<void>;
+  provide(version: string, options: Options & { readonly official?: 'only' | 'first' }): Promise<void>;
   /** Hashes what is in the cache. */
   verify(version: string): Promise<readonly ComponentCheck[]>;
   /** For the request of an init: with the addresses where the nodes of a cluster find them. */

@@ -28,7 +28,11 @@ export function componentsCommand(load: LoadParts): Command {
         const parts = await load();
         const { version } = await choose(parts.components, given);
         await progress.phase(`components of ${version}`, (onDetail) =>
-          parts.components.provide(version, { signal, onDetail, official: options.official ?? false }),
+          parts.components.provide(version, {
+            signal,
+            onDetail,
+            ...(options.official ? { official: 'only' } : {}),
+          }),
         );
         const after = await choose(parts.components, version);
         out.result(after, describe(after));

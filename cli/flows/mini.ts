@@ -55,7 +55,7 @@ export async function miniUp(context: Context, parts: Parts, options: MiniOption
   if (state !== undefined) await checkRunning(state, parts);
   if (state === undefined) {
     await progress.phase(`components of ${version.version}`, (onDetail) =>
-      parts.components.provide(version.version, { signal, onDetail }),
+      parts.components.provide(version.version, { signal, onDetail, official: 'first' }),
     );
     const config = await configure(context, parts, options, version.version);
     state = await progress.phase('machines', (onDetail) =>

@@ -91,7 +91,7 @@ describe('components', () => {
   });
 
   it('downloads nothing whose published hash is not pinned, and says of what', async () => {
-    await assert.rejects(provideComponents(DEFAULT_VERSION, { ...options, official: true }), (error) => {
+    await assert.rejects(provideComponents(DEFAULT_VERSION, { ...options, official: 'only' }), (error) => {
       assert.ok(error instanceof PolicyError);
       assert.equal(error.code, 'ERR_NO_OFFICIAL_HASH');
       for (const name of ['kubeadm', 'kubelet', 'kube-apiserver'])

@@ -8,7 +8,7 @@ import { OFFICIAL_SHA256, officialUrl } from './official.ts';
 import { buildImage, packCniPlugins } from './pack.ts';
 import { NODE_SET, PINNED_FILES, PINNED_PROGRAMS } from './pinned.ts';
 import { isOneOf, prepareFolder, recipeOf, removeMatching } from './recipe.ts';
-import { provideProgram } from './sources.ts';
+import { type OfficialFile, provideProgram } from './sources.ts';
 import { TOOLCHAIN_VERSION } from './toolchain.ts';
 
 /** One file that nodes install. */
@@ -35,8 +35,11 @@ export interface ComponentManifest {
 
 /** What to make programs from. */
 export interface ProvideOptions extends BuildOptions {
-  /** Take what the Kubernetes project publishes where it publishes programs, instead of building these. */
-  readonly official?: boolean;
+  /**
+   * Take what the Kubernetes project publishes where it publishes programs. `only`: never build these. `first`: build
+   * those whose published hash is not pinned or whose address does not answer.
+   */
+  readonly official?: 'only' | 'first';
 }
 
 const MANIFEST = 'components.json';
@@ -67,14 +70,14 @@ export async function readManifest(version: string): Promise<ComponentManifest |
  * its hash, only with these bytes; a run that was killed is gone on with. A second run does nothing.
  *
  * @throws VerificationError ERR_COMPONENT_HASH
- * @throws PolicyError ERR_NO_OFFICIAL_HASH `official` is asked for a version whose published hashes are not pinned
+ * @throws PolicyError ERR_NO_OFFICIAL_HASH `only` official is asked for a version whose published hashes are not pinned
  */
 export async function provideComponents(
   version: string,
   options: ProvideOptions,
 ): Promise<ComponentManifest> {
   const release = releaseOf(version);
-  const sources = options.official ? officialSources(release) : {};
+  let sources = officialSources(release, options);
   const recipe = await recipeOf(release);
   const present = await readManifest(version);
   if (present?.recipe === recipe && (await allThere(present))) return present;
@@ -85,7 +88,9 @@ export async function provideComponents(
     for (const program of release.programs) {
       const official = sources[program.name];
       const source = { pinned: PINNED_PROGRAMS[version]?.[program.name], ...(official && { official }) };
-      await provideProgram(program, source, join(folder, 'bin'), options);
+      const built = await provideProgram(program, source, join(folder, 'bin'), options);
+      // An address that does not answer once is not waited for again.
+      if (official !== undefined && built) sources = {};
     }
     for (const image of release.images) await buildImage(image, folder, options);
     await packCniPlugins(folder, options);
@@ -94,21 +99,29 @@ export async function provideComponents(
 }
 
 /** Where to download the programs that Kubernetes publishes. Fails closed: without a pinned hash nothing is taken. */
-function officialSources(release: KubernetesRelease): Record<string, { url: string; sha256: string }> {
-  const sources: Record<string, { url: string; sha256: string }> = {};
+function officialSources(
+  release: KubernetesRelease,
+  { official, onDetail }: ProvideOptions,
+): Readonly<Record<string, OfficialFile>> {
+  if (official === undefined) return {};
+  const sources: Record<string, OfficialFile> = {};
   const unknown: string[] = [];
   for (const { name, module } of release.programs) {
     if (module !== `kubernetes-${release.version}`) continue;
     const sha256 = OFFICIAL_SHA256[release.version]?.[name];
     if (sha256 === undefined) unknown.push(name);
-    else sources[name] = { url: officialUrl(release.version, name), sha256 };
+    else sources[name] = { url: officialUrl(release.version, name), sha256, orBuild: official === 'first' };
   }
   if (unknown.length === 0) return sources;
-  throw new PolicyError(
-    'ERR_NO_OFFICIAL_HASH',
+  const why =
     `the published SHA-256 of ${unknown.join(', ')} ${release.version} is not pinned in the catalogue, so a download ` +
-      `could not be checked; build them instead: asterism components build ${release.version}`,
-  );
+    'could not be checked';
+  if (official === 'only') {
+    const advice = `build them instead: asterism components build ${release.version}`;
+    throw new PolicyError('ERR_NO_OFFICIAL_HASH', `${why}; ${advice}`);
+  }
+  onDetail(`${why}: built instead`);
+  return sources;
 }
 
 /** Builds containerd and its tools for the node image. @returns their folder, with nothing else in it */

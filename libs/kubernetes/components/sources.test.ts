@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -89,7 +89,7 @@ describe('a program as its project publishes it', () => {
     const server = createServer((_request, response) => response.end(body));
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/tool`;
-    const source = { pinned: '0'.repeat(64), official: { url, sha256: PINNED } };
+    const source = { pinned: '0'.repeat(64), official: { url, sha256: PINNED, orBuild: true } };
     const provide = () => provideProgram(program, source, folder, options);
     await assert.rejects(provide(), { code: 'ERR_COMPONENT_HASH' });
     assert.deepEqual(await readdir(folder), []);
@@ -98,5 +98,46 @@ describe('a program as its project publishes it', () => {
     assert.equal(await readFile(join(folder, 'tool'), 'utf8'), CONTENT);
     server.close();
     await rm(folder, { recursive: true });
+  });
+
+  describe('that does not answer', () => {
+    let nobody: string;
+    let folder: string;
+    beforeEach(async () => {
+      const server = createServer();
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+      nobody = `http://127.0.0.1:${(server.address() as AddressInfo).port}/tool`;
+      await new Promise((resolve) => server.close(resolve));
+      delete process.env.ASTERISM_COMPONENTS_MIRROR;
+      folder = await mkdtemp(join(tmpdir(), 'asterism-sources-'));
+    });
+    afterEach(() => rm(folder, { recursive: true, force: true }));
+
+    it('is an error where only the official file will do', async () => {
+      const source = { pinned: undefined, official: { url: nobody, sha256: PINNED, orBuild: false } };
+      await assert.rejects(provideProgram(program, source, folder, options), UnreachableError);
+      assert.deepEqual(await readdir(folder), []);
+    });
+
+    it('is built instead where that is allowed, and says so', async () => {
+      const details: string[] = [];
+      const pause = { name: 'pause', module: 'pause', package: '.' };
+      const source = { pinned: undefined, official: { url: nobody, sha256: PINNED, orBuild: true } };
+      const onDetail = (text: string) => details.push(text);
+      assert.equal(await provideProgram(pause, source, folder, { ...options, onDetail }), true);
+      assert.ok((await stat(join(folder, 'pause'))).size > 0);
+      assert.match(details.join('\n'), /cannot download .*it is built instead\n.*building pause/s);
+    });
+
+    it('is not asked where the mirror has what building would give', async () => {
+      process.env.ASTERISM_COMPONENTS_MIRROR = folder;
+      await writeFile(join(folder, PINNED), CONTENT);
+      const source = { pinned: PINNED, official: { url: nobody, sha256: 'f'.repeat(64), orBuild: true } };
+      assert.equal(await provideProgram(program, source, join(folder, 'bin'), options), false);
+      assert.equal(await readFile(join(folder, 'bin/tool'), 'utf8'), CONTENT);
+      const only = { ...source, official: { ...source.official, orBuild: false } };
+      await assert.rejects(provideProgram(program, only, join(folder, 'other'), options), UnreachableError);
+      delete process.env.ASTERISM_COMPONENTS_MIRROR;
+    });
   });
 });

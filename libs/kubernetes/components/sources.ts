@@ -13,7 +13,15 @@ export interface ProgramSource {
   /** Hex SHA-256 of what building gives. Undefined: taken as built. */
   readonly pinned: string | undefined;
   /** What the program's own project publishes; taken instead of building. */
-  readonly official?: { readonly url: string; readonly sha256: string };
+  readonly official?: OfficialFile;
+}
+
+export interface OfficialFile {
+  readonly url: string;
+  /** Hex. */
+  readonly sha256: string;
+  /** Whether the program may be built where the address does not answer. */
+  readonly orBuild: boolean;
 }
 
 /**
@@ -21,33 +29,49 @@ export interface ProgramSource {
  * with files named by their SHA-256), from its project where that is asked for, else built. Where a hash is pinned,
  * only these bytes are taken, whoever made them.
  *
+ * @returns whether it was built
  * @throws VerificationError ERR_COMPONENT_HASH
- * @throws UnreachableError the official address does not answer
+ * @throws UnreachableError the official address does not answer and the program may not be built
  */
 export async function provideProgram(
   program: GoProgram,
   { pinned, official }: ProgramSource,
   folder: string,
   options: BuildOptions,
-): Promise<void> {
+): Promise<boolean> {
   const target = join(folder, program.name);
-  if (await stat(target).catch(() => undefined)) return;
+  if (await stat(target).catch(() => undefined)) return false;
   await mkdir(folder, { recursive: true });
-  const wanted = official?.sha256 ?? pinned;
   const mirror = process.env.ASTERISM_COMPONENTS_MIRROR;
-  if (mirror && wanted !== undefined && (await fromMirror(mirror, wanted, target, options))) return;
-  if (official !== undefined) {
-    options.onDetail(`downloading ${official.url}`);
-    const fresh = join(folder, `.${program.name}.download`);
-    const advice = 'or build it: asterism components build';
-    await download(official.url, fresh, { signal: options.signal, maxBytes: MAX_PROGRAM_BYTES, advice });
-    return accept(fresh, official.sha256, target);
+  for (const wanted of [official?.sha256, ...(official === undefined || official.orBuild ? [pinned] : [])]) {
+    if (mirror && wanted !== undefined && (await fromMirror(mirror, wanted, target, options))) return false;
   }
+  if (official !== undefined && (await fromProject(official, target, options))) return false;
   // Built under another name, so that nothing is taken for the program before its hash was compared.
   const fresh = join(folder, '.fresh');
   await rm(join(fresh, program.name), { force: true });
   await buildProgram(program, fresh, options);
   await accept(join(fresh, program.name), pinned, target);
+  return true;
+}
+
+async function fromProject(
+  { url, sha256, orBuild }: OfficialFile,
+  target: string,
+  { signal, onDetail }: BuildOptions,
+): Promise<boolean> {
+  onDetail(`downloading ${url}`);
+  const fresh = join(dirname(target), `.${basename(target)}.download`);
+  const advice = orBuild ? 'it is built instead' : 'or build it: asterism components build';
+  try {
+    await download(url, fresh, { signal, maxBytes: MAX_PROGRAM_BYTES, advice });
+  } catch (error) {
+    if (!orBuild || !(error instanceof UnreachableError)) throw error;
+    onDetail(error.message);
+    return false;
+  }
+  await accept(fresh, sha256, target);
+  return true;
 }
 
 async function fromMirror(
