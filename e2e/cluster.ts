@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type ClusterState, parseState } from '@asterism/config/state';
 import { Workspace } from '@asterism/config/workspace';
 
-const ASTERISM = join(import.meta.dirname, '../asterism');
+export const ASTERISM = join(import.meta.dirname, '../asterism');
 
 /** Folder of everything that scenarios make. e2e/cleanup.ts terminates the clusters within it and removes it. */
 export const SCRATCH = process.env.ASTERISM_E2E_DIR ?? join(tmpdir(), 'asterism-e2e');

@@ -131,8 +131,9 @@ describe('provider local', { skip: SKIP_NODES }, () => {
 
   it('boots a node again that asked for it, with empty PCRs', async () => {
     const before = (await runningInit(cluster.uid, 'worker-0'))?.pid;
-    await withTpm(tpmAddress(cluster.uid, 'worker-0'), (tpm) => tpm.eventPcr(15, randomBytes(32)));
+    // Before that the disk-mapper would refuse a machine that is a member already, again and again.
     await systemdUp('worker-0');
+    await withTpm(tpmAddress(cluster.uid, 'worker-0'), (tpm) => tpm.eventPcr(15, randomBytes(32)));
     await inNode('worker-0', 'systemctl', 'reboot', '--no-block');
     await eventually('the node runs again', 60_000, async () => {
       const init = await runningInit(cluster.uid, 'worker-0');
