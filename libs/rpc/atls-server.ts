@@ -1,7 +1,7 @@
 import type { AddressInfo } from 'node:net';
 import { type AtlsServer, type AtlsServerOptions, createAtlsServer } from '@asterism/atls/server';
 import { AsterismError } from '@asterism/errors/errors';
-import { ConnectionHost, type RpcLimits } from './connection-host.ts';
+import { ConnectionHost, peerAddress, type RpcLimits } from './connection-host.ts';
 import { goAway } from './go-away.ts';
 import type { Handlers } from './handlers.ts';
 import type { AnyService } from './service.ts';
@@ -28,7 +28,8 @@ export class AtlsGrpcServer {
     this.#atls = createAtlsServer({
       ...options,
       onConnection: (socket, peer) => host.serve(socket, peer),
-      onRefused: (err, address) => {
+      onRefused: (err, remote) => {
+        const address = peerAddress(remote) ?? remote;
         log?.warn({ err, address }, 'aTLS connection refused');
         options.onRefused?.(err, address);
       },

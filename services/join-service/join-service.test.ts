@@ -474,7 +474,9 @@ describe('JoinService: real TPM evidence, real Kubernetes API, real KeyService',
     const lines = await events();
     assert.ok(
       lines.length >= 2 &&
-        lines.every(({ event, outcome }) => event === 'handshake' && outcome === 'refused'),
+        lines.every(
+          ({ event, outcome, address }) => event === 'handshake' && outcome === 'refused' && address === HOST,
+        ),
     );
     assert.match(await registry.metrics(), /join_handshakes_refused_total\{reason="ERR_[A-Z_]+"\} 3/);
     // What the cluster demands may change while it serves.
