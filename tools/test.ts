@@ -64,6 +64,8 @@ if (!options.has('--no-check') && parts.length === 0) {
 
 const chosen = sourceFiles(root)
   .filter((file) => file.endsWith('.test.ts'))
+  // Scenarios that take minutes run when they are named, as `npm run e2e` does.
+  .filter((file) => parts.length > 0 || !file.endsWith('.slow.test.ts'))
   .filter((file) => parts.length === 0 || parts.some((part) => file.includes(part)));
 const scenarios = chosen.filter((file) => file.startsWith('e2e/'));
 const units = chosen.filter((file) => !file.startsWith('e2e/'));
