@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { access } from 'node:fs/promises';
+import { access, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { isZero } from '@asterism/bytes/bytes';
 import { toHex } from '@asterism/bytes/encoding';
@@ -10,6 +11,7 @@ import { PolicyError } from '@asterism/errors/errors';
 import { type AtlsClient, atlsClient } from '@asterism/rpc/atls-client';
 import { AtlsGrpcServer } from '@asterism/rpc/atls-server';
 import { API, type InitEvent } from '@asterism/rpc/gen/init_pb';
+import { AuditLog } from '@asterism/runtime/audit-log';
 import { clusterIdPcr } from '@asterism/runtime/machine-tpm';
 import { fakeIssuer, fakeVerifier } from '@asterism/testkit/fake-attestation';
 import { hash } from 'bcryptjs';
@@ -60,8 +62,18 @@ describe('init over aTLS', () => {
     for (const end of stop.reverse()) await end();
   });
 
+  const auditPath = () => join(machine.machine.layout.root, 'audit.log');
+  const audited = async (): Promise<Record<string, unknown>[]> =>
+    (await readFile(auditPath(), 'utf8'))
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+
   /** One life of a bootstrapper's process. */
-  async function boot(lock = new NodeLock()): Promise<{
+  async function boot(
+    lock = new NodeLock(),
+    failing?: Pick<AuditLog, 'append'>,
+  ): Promise<{
     client: () => AtlsClient<typeof API>;
     initializer: Initializer;
     kill: () => Promise<void>;
@@ -76,12 +88,17 @@ describe('init over aTLS', () => {
     });
     const server = new AtlsGrpcServer({ issuer: fakeIssuer() });
     const guard = new SecretGuard(HASH);
-    server.addService(API, initService({ initializer, guard, onDelivered: () => delivered++ }));
+    const audit = await AuditLog.open(auditPath());
+    server.addService(
+      API,
+      initService({ initializer, guard, audit: failing ?? audit, onDelivered: () => delivered++ }),
+    );
     const { port } = await server.listen(0, '127.0.0.1');
     const kill = async (): Promise<void> => {
       machine.node.hook = async () => {};
       await server.stop(0);
       await initializer.stop();
+      await audit.close();
     };
     stop.push(kill);
     return {
@@ -170,6 +187,31 @@ describe('init over aTLS', () => {
     assert.ok(performance.now() - started < 1000);
     assert.deepEqual(machine.node.steps, []);
     assert.ok(isZero(machine.tpm.pcrs.get(15)!));
+    const lines = await audited();
+    assert.ok(lines.every(({ event, outcome }) => event === 'init' && outcome === 'refused'));
+    assert.equal(lines[0]!.reason, 'ERR_INIT_SECRET');
+    assert.deepEqual(
+      lines.map(({ times }) => times),
+      [1, 2, 4, 8],
+    );
+    assert.doesNotMatch(JSON.stringify(lines), /guess/);
+  });
+
+  it('records who was admitted before anything is answered, and admits nobody when it cannot', async () => {
+    const failing = { append: () => Promise.reject(new Error('disk full')) };
+    const { client } = await boot(new NodeLock(), failing);
+    await assert.rejects(client().init(order), { status: 'INTERNAL' });
+    const wrong = { ...order, initSecret: Buffer.from('a guess') };
+    await assert.rejects(client().init(wrong), { status: 'INTERNAL' });
+    assert.deepEqual(machine.node.steps, []);
+    assert.ok(isZero(machine.tpm.pcrs.get(15)!));
+    const other = await boot();
+    await other.client().init(order);
+    const [line, ...more] = await audited();
+    assert.deepEqual(
+      [line?.event, line?.outcome, line?.address, more.length],
+      ['init', 'granted', '127.0.0.1', 0],
+    );
   });
 
   it('refuses a second init while the first runs and its caller listens', async () => {

@@ -4,6 +4,7 @@ import { stateLayout } from '@asterism/disk/layout';
 import { masterSecretOf, openKms } from '@asterism/kms/open';
 import { AtlsGrpcServer } from '@asterism/rpc/atls-server';
 import { API } from '@asterism/rpc/gen/init_pb';
+import { AuditLog } from '@asterism/runtime/audit-log';
 import { CLUSTER_ID_PCR } from '@asterism/runtime/machine-tpm';
 import { nodeParts } from '@asterism/runtime/node-parts';
 import { runChecked } from '@asterism/runtime/program';
@@ -19,6 +20,7 @@ import { SecretGuard } from './secret-guard.ts';
 import { initService } from './service.ts';
 import { decideStart } from './start.ts';
 
+const AUDIT_LOG = '/run/state/asterism/audit/bootstrapper.log';
 const INIT_PORT = 9000;
 const HEALTH_PORT = 9103;
 /** A server that stops in the same breath as a handler answers cuts the answer off. */
@@ -62,10 +64,11 @@ const lock = new NodeLock();
 async function serveInit(until: AbortSignal): Promise<void> {
   const guard = new SecretGuard(await parts.metadata.initSecretHash());
   initializer = new Initializer({ machine, metadata: parts.metadata, keys, policy: joinPolicy, lock, log });
+  const audit = await AuditLog.open(AUDIT_LOG);
   const server = new AtlsGrpcServer({ issuer: parts.issuer, log });
   const done = new Promise<void>((resolve) => {
     until.addEventListener('abort', () => resolve(), { once: true });
-    server.addService(API, initService({ initializer: initializer!, guard, onDelivered: resolve }));
+    server.addService(API, initService({ initializer: initializer!, guard, audit, onDelivered: resolve }));
   });
   await server.listen(INIT_PORT);
   log.info({ port: INIT_PORT }, 'init is served');
@@ -73,6 +76,7 @@ async function serveInit(until: AbortSignal): Promise<void> {
   await sleep(ANSWER_LEAVES_MS);
   if (until.aborted) await initializer.stop();
   await server.stop();
+  await audit.close();
 }
 
 async function startAsMember(): Promise<void> {
