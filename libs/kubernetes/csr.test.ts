@@ -77,7 +77,7 @@ for (const [what, der, why] of [
   ],
   ['a key of 1024 bits', csr(SUBJECT, IP, ['-newkey', 'rsa:1024']), /key/],
   ['an unusual curve', csr(SUBJECT, IP, ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:secp256k1']), /key/],
-  ['an Ed25519 key', csr(SUBJECT, IP, ['-newkey', 'ed25519']), /key/],
+  ['an Ed25519 key', csr(SUBJECT, IP, ['-newkey', 'ed25519']), /algorithm/],
 ] as const) {
   test(`refused: ${what}`, async () => {
     await assert.rejects(checkKubeletCsr(der, node), (error: PolicyError) => {
@@ -147,6 +147,19 @@ test('garbage is refused as a request, whether or not it begins like one', async
       return refuse(changed);
     }),
   );
+});
+
+test('a request that differs from a good one in any byte is refused', async () => {
+  for (let at = 0; at < good.length; at++) {
+    for (const value of [0, 1, 2, 3, 0xff, good[at]! ^ 1, good[at]! ^ 0x80]) {
+      if (value === good[at]) continue;
+      await assert.rejects(
+        checkKubeletCsr(good.with(at, value), node),
+        { code: 'ERR_CSR' },
+        `${at}: ${value}`,
+      );
+    }
+  }
 });
 
 test('a request with a challenge password, well signed, is refused for that attribute', async () => {

@@ -1,5 +1,7 @@
 import 'reflect-metadata';
-import { createPublicKey } from 'node:crypto';
+import { createPublicKey, type KeyObject, verify } from 'node:crypto';
+import { DerReader, TAG } from '@asterism/atls/der';
+import { toHex } from '@asterism/bytes/encoding';
 import { PolicyError } from '@asterism/errors/errors';
 import * as x509 from '@peculiar/x509';
 
@@ -12,6 +14,15 @@ const O = '2.5.4.10';
 const CURVES = ['prime256v1', 'secp384r1', 'secp521r1'];
 const MIN_RSA_BITS = 2048;
 const MAX_RSA_BITS = 8192;
+/** Hash of each signature algorithm that is taken, by its DER (RFC 5758 3.2, RFC 4055 5). */
+const HASHES: Readonly<Record<string, string>> = {
+  '300a06082a8648ce3d040302': 'sha256',
+  '300a06082a8648ce3d040303': 'sha384',
+  '300a06082a8648ce3d040304': 'sha512',
+  '300d06092a864886f70d01010b0500': 'sha256',
+  '300d06092a864886f70d01010c0500': 'sha384',
+  '300d06092a864886f70d01010d0500': 'sha512',
+};
 
 /** Who a node is, as the provider's metadata says; not as it says itself. */
 export interface NodeIdentity {
@@ -29,34 +40,54 @@ export interface NodeIdentity {
  */
 export async function checkKubeletCsr(der: Uint8Array, node: NodeIdentity): Promise<x509.PublicKey> {
   if (der.length === 0 || der.length > MAX_CSR_BYTES) throw refused(`it has ${der.length} bytes`);
-  if (sequenceLength(der) !== der.length) throw refused('it is not exactly one DER structure');
   try {
-    return await judge(new x509.Pkcs10CertificateRequest(new Uint8Array(der)), node);
+    const signed = signedParts(der);
+    return judge(new x509.Pkcs10CertificateRequest(new Uint8Array(der)), signed, node);
   } catch (cause) {
     if (cause instanceof PolicyError) throw cause;
     throw refused('it is no PKCS#10 request', cause);
   }
 }
 
-async function judge(request: x509.Pkcs10CertificateRequest, node: NodeIdentity): Promise<x509.PublicKey> {
-  const key = request.publicKey;
-  checkKey(key);
-  if (!(await request.verify())) throw refused('its signature is not by its own key');
+function judge(request: x509.Pkcs10CertificateRequest, signed: Signed, node: NodeIdentity): x509.PublicKey {
+  const key = readKey(request.publicKey);
+  const { hash, content, signature } = signed;
+  if (!verify(hash, content, { key, dsaEncoding: 'der' }, signature))
+    throw refused('its signature is not by its own key');
   checkSubject(request.subjectName, node.nodeName);
   for (const { type, value } of subjectAlternativeNames(request)) {
     if (type !== 'ip' || value !== node.address)
       throw refused(`it asks for the name ${type}:${value.slice(0, 100)}, which is not this machine's`);
   }
-  return key;
+  return request.publicKey;
 }
 
-/** Length of the DER sequence that begins with these bytes, header included; undefined where none does (X.690 8.1). */
-function sequenceLength(der: Uint8Array): number | undefined {
-  const [tag, first = 0, second = 0, third = 0] = der;
-  if (tag !== 0x30) return undefined;
-  if (first < 0x80) return 2 + first;
-  if (first === 0x81) return 3 + second;
-  return first === 0x82 ? 4 + 256 * second + third : undefined;
+interface Signed {
+  readonly hash: string;
+  readonly content: Uint8Array;
+  readonly signature: Uint8Array;
+}
+
+/**
+ * The three parts of a CertificationRequest (RFC 2986 4.2), strictly DER: x509's parser forgives much in what the
+ * signature does not cover.
+ */
+function signedParts(der: Uint8Array): Signed {
+  const reader = new DerReader(der);
+  let request: DerReader;
+  try {
+    request = reader.enter(TAG.sequence, 'the request');
+    reader.end('the request');
+  } catch (cause) {
+    throw refused('it is not exactly one DER structure', cause);
+  }
+  const content = request.element(TAG.sequence, 'its information').encoded;
+  const hash = HASHES[toHex(request.element(TAG.sequence, 'its signature algorithm').encoded)];
+  const signature = request.contents(TAG.bitString, 'its signature');
+  request.end('the request');
+  if (hash === undefined) throw refused('its signature algorithm is none of ECDSA and RSA with SHA-2');
+  if (signature[0] !== 0) throw refused('its signature is no whole number of bytes');
+  return { hash, content, signature: signature.subarray(1) };
 }
 
 /** All names of all extensions asked for; no extension but these may be asked for. */
@@ -85,20 +116,17 @@ function checkSubject(subject: x509.Name, nodeName: string): void {
 }
 
 /** Keys that the API server takes and that nobody can break. */
-function checkKey(key: x509.PublicKey): void {
-  let type: string | undefined;
-  let curve = '';
-  let bits = 0;
+function readKey({ rawData }: x509.PublicKey): KeyObject {
+  let key: KeyObject;
   try {
-    const parsed = createPublicKey({ key: Buffer.from(key.rawData), format: 'der', type: 'spki' });
-    type = parsed.asymmetricKeyType;
-    curve = parsed.asymmetricKeyDetails?.namedCurve ?? '';
-    bits = parsed.asymmetricKeyDetails?.modulusLength ?? 0;
+    key = createPublicKey({ key: Buffer.from(rawData), format: 'der', type: 'spki' });
   } catch (cause) {
     throw refused('its key cannot be read', cause);
   }
-  if (type === 'ec' && CURVES.includes(curve)) return;
-  if (type === 'rsa' && bits >= MIN_RSA_BITS && bits <= MAX_RSA_BITS) return;
+  const { asymmetricKeyType: type } = key;
+  const { namedCurve: curve = '', modulusLength: bits = 0 } = key.asymmetricKeyDetails ?? {};
+  if (type === 'ec' && CURVES.includes(curve)) return key;
+  if (type === 'rsa' && bits >= MIN_RSA_BITS && bits <= MAX_RSA_BITS) return key;
   throw refused(
     `its key (${type} ${curve || bits}) is not ECDSA on a NIST curve or RSA of 2048 bits or more`,
   );
