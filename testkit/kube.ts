@@ -2,7 +2,6 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { createWriteStream } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -12,6 +11,7 @@ import { withLock } from '@asterism/kubernetes/components/cache';
 import { RELEASES } from '@asterism/kubernetes/components/catalogue';
 import { componentsFolder } from '@asterism/kubernetes/components/provide';
 import { runChecked } from '@asterism/runtime/program';
+import { freePort } from './free-port.ts';
 
 const HOST = '127.0.0.1';
 const PROGRAMS = ['etcd', 'kube-apiserver', 'kubeadm', 'kubectl'];
@@ -60,7 +60,7 @@ export async function startKube(): Promise<Kube> {
   try {
     const pki = join(folder, 'pki');
     await makePki(join(bin, 'kubeadm'), folder, pki);
-    const [etcdPort, peerPort, port] = await freePorts(3);
+    const [etcdPort, peerPort, port] = await Promise.all([freePort(), freePort(), freePort()]);
     const etcdUrl = `http://${HOST}:${etcdPort}`;
     const token = randomBytes(16).toString('hex');
     await writeFile(join(folder, 'tokens.csv'), `${token},test-admin,1,system:masters\n`, { mode: 0o600 });
@@ -199,26 +199,6 @@ async function makePki(kubeadm: string, folder: string, pki: string): Promise<vo
     ].join('\n'),
   );
   await runChecked(kubeadm, ['init', 'phase', 'certs', 'all', `--config=${config}`], { timeoutMs: 60_000 });
-}
-
-/** Ports that nobody had a moment ago. */
-async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const server = createServer();
-      await new Promise<void>((resolve, reject) =>
-        server.once('error', reject).listen(0, HOST, () => resolve()),
-      );
-      return server;
-    }),
-  );
-  return Promise.all(
-    servers.map(async (server) => {
-      const { port } = server.address() as { port: number };
-      await new Promise((resolve) => server.close(resolve));
-      return port;
-    }),
-  );
 }
 
 function launch(program: string, folder: string, args: readonly string[]): ChildProcess {

@@ -11,6 +11,7 @@ import { API as VerifyApi } from '@asterism/rpc/gen/verify_pb';
 import { PlainGrpcServer } from '@asterism/rpc/plain-server';
 import { StatusError } from '@asterism/rpc/status';
 import { fakeDocument, fakeIssuer, fakeVerifier } from '@asterism/testkit/fake-attestation';
+import { freePort } from '@asterism/testkit/free-port';
 import { exitCodeOf } from '../exit-codes.ts';
 import { type InitPlan, initialize } from './initialize.ts';
 import { recoverNodes } from './recover-nodes.ts';
@@ -18,15 +19,6 @@ import { exitCodeOfAll, verifyNode, verifyNodes } from './verify-node.ts';
 
 const never = new AbortController().signal;
 const atls = () => new AtlsGrpcServer({ issuer: fakeIssuer(), handshakeTimeoutMs: 5000, maxPending: 10 });
-
-/** A port at which nobody listens: one that was just free. */
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await new Promise((resolve) => server.once('listening', resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 function plan(port: number, more: Partial<InitPlan> = {}): InitPlan {
   return {

@@ -2,11 +2,11 @@ import assert from 'node:assert/strict';
 import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { type AddressInfo, createServer as createTcpServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { fakeIssuer, fakeVerifier } from '@asterism/testkit/fake-attestation';
+import { freePort } from '@asterism/testkit/free-port';
 import { makeCertificate } from './certificate.ts';
 import { connectAtls } from './client.ts';
 import { pem } from './der.ts';
@@ -160,13 +160,4 @@ function gather(child: ChildProcessWithoutNullStreams): () => string {
   let output = '';
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => (output += chunk));
   return () => output;
-}
-
-async function freePort(): Promise<number> {
-  const server = createTcpServer().listen(0, HOST);
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
 }

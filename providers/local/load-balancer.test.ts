@@ -1,21 +1,14 @@
 import assert from 'node:assert/strict';
-import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
+import { connect, createServer, type Server, type Socket } from 'node:net';
 import { after, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { freePort } from '@asterism/testkit/free-port';
 import { balance } from './load-balancer.ts';
 
 const servers: Server[] = [];
 after(() => {
   for (const server of servers) server.close();
 });
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 async function backend(address: string, port: number, serve: (socket: Socket) => void): Promise<Server> {
   const server = createServer(serve);
