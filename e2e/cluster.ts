@@ -4,7 +4,7 @@ import { mkdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type ClusterState, parseState } from '@asterism/config/state';
+import type { ClusterState } from '@asterism/config/state';
 import { Workspace } from '@asterism/config/workspace';
 
 export const ASTERISM = join(import.meta.dirname, '../asterism');
@@ -108,9 +108,7 @@ async function cluster(folder: string, args: readonly string[] = []): Promise<Cl
 /** A cluster that a workspace has made already. */
 export async function openCluster(folder: string): Promise<Cluster> {
   const workspace = new Workspace(folder);
-  const text = await workspace.read('asterism-state.json');
-  if (text === undefined) throw new Error(`${folder} holds no cluster`);
-  const state = parseState(text);
+  const state = await workspace.requireState();
   const kubeconfig = workspace.path('asterism-admin.conf');
   const listed = await must(asterism(['components', 'list', '-o', 'json'], { workspace: folder }));
   const kubectl = kubectlPath(listed, state.kubernetesVersion);

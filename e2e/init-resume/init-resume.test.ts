@@ -6,7 +6,6 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, before, describe, test } from 'node:test';
-import { parseState } from '@asterism/config/state';
 import { Workspace } from '@asterism/config/workspace';
 import {
   ASTERISM,
@@ -20,6 +19,7 @@ import {
 } from '../cluster.ts';
 
 const WORKSPACE = join(SCRATCH, 'init-resume');
+const state = () => new Workspace(WORKSPACE).requireState();
 const options = { workspace: WORKSPACE, timeoutMs: 300_000 };
 /** More starts than this means that the init does not get on. */
 const MAX_STARTS = 60;
@@ -107,9 +107,3 @@ describe('init that is killed', { skip: SKIP }, () => {
 });
 
 const KILL_BOOTSTRAPPER = ['systemctl', 'kill', '--signal=SIGKILL', 'bootstrapper.service'];
-
-async function state() {
-  const text = await new Workspace(WORKSPACE).read('asterism-state.json');
-  assert.ok(text !== undefined);
-  return parseState(text);
-}

@@ -2,9 +2,8 @@
 // and a TPM that shows just what a good node shows; a machine that booted something else; a member; a crowd.
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { toHex } from '@asterism/bytes/encoding';
@@ -12,6 +11,7 @@ import { imageFolder } from '@asterism/image/build';
 import { STAGES, stageDigest } from '@asterism/image/stages';
 import { runningInit } from '@asterism/provider-local/node';
 import { verifyAuditLog } from '@asterism/runtime/audit-log';
+import { temporaryFolder } from '@asterism/testkit/temporary-folder';
 import { asterism, type Cluster, must, run, SKIP, sharedCluster } from '../cluster.ts';
 import type { Answer, Attempt, Call } from './outsider.ts';
 
@@ -128,12 +128,11 @@ describe('join refusals', { skip: SKIP }, () => {
     }
   });
 
-  test('all of it is in the audit log of the JoinService, whose chain is whole', async (t) => {
-    const folder = await mkdtemp(join(tmpdir(), 'asterism-audit-'));
-    t.after(() => rm(folder, { recursive: true }));
+  test('all of it is in the audit log of the JoinService, whose chain is whole', async () => {
+    await using folder = await temporaryFolder();
     const log = await must(asterism(['local', 'exec', controlPlane.name, '--', 'cat', AUDIT_LOG]));
-    await writeFile(join(folder, 'log'), log);
-    const { lines, lost } = await verifyAuditLog(join(folder, 'log'));
+    await writeFile(folder.file('log'), log);
+    const { lines, lost } = await verifyAuditLog(folder.file('log'));
     assert.equal(lost, 0);
     const entries = log
       .trim()

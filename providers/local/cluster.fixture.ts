@@ -81,3 +81,9 @@ export async function assertNothingLeft(uid: string): Promise<void> {
     assert.equal(line, undefined, `left among the ${place}: ${line}`);
   }
 }
+
+/** Waits until systemd in a node is through with its units, whether or not all of them started. */
+export const systemdUp = (cluster: Pick<LocalCluster, 'uid'>, name: string, timeoutMs: number) =>
+  eventually(`systemd of ${name} is up`, timeoutMs, async () =>
+    /^(running|degraded)$/m.test((await inNode(cluster, name, 'systemctl', 'is-system-running')).output),
+  );

@@ -1,7 +1,15 @@
 // The image of image/, booted: what its files are to make of a machine.
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { eventually, inNode, newUid, SKIP_NODES, testOptions, testSpec } from './cluster.fixture.ts';
+import {
+  eventually,
+  inNode,
+  newUid,
+  SKIP_NODES,
+  systemdUp,
+  testOptions,
+  testSpec,
+} from './cluster.fixture.ts';
 import type { LocalCluster } from './cluster.ts';
 import { execInNode } from './exec.ts';
 import { createLocalCluster, removeLocalCluster, startLocalNode, stopLocalNode } from './provider.ts';
@@ -18,14 +26,9 @@ describe('a node of the image', { skip: SKIP_NODES }, () => {
     assert.equal(code, 0, `${script}: ${output}`);
     return output;
   };
-  const isRunning = () =>
-    eventually('systemd is through with its units', 90_000, async () =>
-      /^(running|degraded)$/m.test(await sh('systemctl is-system-running || true')),
-    );
-
   before(async () => {
     cluster = await createLocalCluster(await testSpec(newUid(), 1, 1), options);
-    await isRunning();
+    await systemdUp(cluster, NODE, 90_000);
   });
   after(async () => {
     if (cluster !== undefined) await removeLocalCluster(cluster.uid, options);
@@ -123,7 +126,7 @@ describe('a node of the image', { skip: SKIP_NODES }, () => {
       logger before-reboot; journalctl --sync`);
     await stopLocalNode(cluster.uid, NODE);
     await startLocalNode(cluster.uid, NODE);
-    await isRunning();
+    await systemdUp(cluster, NODE, 90_000);
     const [sameMachine, otherBoot] = (await ids()).split('\n');
     assert.match(machine!, /^[0-9a-f]{32}$/);
     assert.equal(sameMachine, machine);

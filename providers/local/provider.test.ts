@@ -13,7 +13,15 @@ import { readManifest } from '@asterism/kubernetes/components/provide';
 import { httpMetadata } from '@asterism/metadata/http-metadata';
 import { withTpm } from '@asterism/tpm/with-tpm';
 import { hostGroupOf, processesIn } from './cgroups.ts';
-import { eventually, newUid, inNode as run, SKIP_NODES, testOptions, testSpec } from './cluster.fixture.ts';
+import {
+  eventually,
+  newUid,
+  inNode as run,
+  SKIP_NODES,
+  systemdUp,
+  testOptions,
+  testSpec,
+} from './cluster.fixture.ts';
 import { gatewayOf, hostAddressOf, type LocalCluster, nodeRuntime } from './cluster.ts';
 import { runningInit } from './node.ts';
 import {
@@ -36,10 +44,6 @@ describe('provider local', { skip: SKIP_NODES }, () => {
   const options = testOptions();
   const inNode = (name: string, ...argv: string[]) => run(cluster, name, ...argv);
   /** Before that, systemctl has nobody to talk to. */
-  const systemdUp = (name: string) =>
-    eventually(`systemd of ${name} is up`, 60_000, async () =>
-      /^(running|degraded)$/m.test((await inNode(name, 'systemctl', 'is-system-running')).output),
-    );
   const pcrsOf = (uid: string, node: string) => withTpm(tpmAddress(uid, node), (tpm) => tpm.readPcrs(PCRS));
 
   before(async () => {
@@ -132,7 +136,7 @@ describe('provider local', { skip: SKIP_NODES }, () => {
   it('boots a node again that asked for it, with empty PCRs', async () => {
     const before = (await runningInit(cluster.uid, 'worker-0'))?.pid;
     // Before that the disk-mapper would refuse a machine that is a member already, again and again.
-    await systemdUp('worker-0');
+    await systemdUp(cluster, 'worker-0', 60_000);
     await withTpm(tpmAddress(cluster.uid, 'worker-0'), (tpm) => tpm.eventPcr(15, randomBytes(32)));
     await inNode('worker-0', 'systemctl', 'reboot', '--no-block');
     await eventually('the node runs again', 60_000, async () => {
@@ -140,7 +144,7 @@ describe('provider local', { skip: SKIP_NODES }, () => {
       return init !== undefined && init.pid !== before;
     });
     assert.equal(toHex((await pcrsOf(cluster.uid, 'worker-0')).get(15)!), '00'.repeat(32));
-    await systemdUp('worker-0');
+    await systemdUp(cluster, 'worker-0', 60_000);
     await inNode('worker-0', 'systemctl', 'poweroff', '--no-block');
     await eventually('the node is off, and its TPM', 60_000, async () => {
       const { uid } = cluster;
