@@ -1,7 +1,6 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { rmSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
-import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -11,6 +10,7 @@ import { withTpm } from '@asterism/tpm/with-tpm';
 const run = promisify(execFile);
 const SETUP_TIMEOUT_MS = 60_000;
 const START_TIMEOUT_MS = 30_000;
+const ANSWER_TIMEOUT_MS = 3000;
 const STOP_TIMEOUT_MS = 3000;
 
 /** A software TPM of its own for a test. `await using tpm = await startSwtpm()`. */
@@ -106,8 +106,9 @@ async function launch(folder: string, socket: string): Promise<ChildProcess> {
   });
   const limit = performance.now() + START_TIMEOUT_MS;
   while (failure === undefined && child.exitCode === null && performance.now() < limit) {
-    // The control socket comes up after the command socket, and asking it takes nobody's turn.
-    if (await connects(`${socket}.ctrl`)) return child;
+    // Its socket, and the control socket too, are there before it listens. An unanswered probe would keep a place in
+    // its backlog of one.
+    if (await answers(socket)) return child;
     await delay(10);
   }
   child.kill('SIGKILL');
@@ -115,15 +116,11 @@ async function launch(folder: string, socket: string): Promise<ChildProcess> {
   throw new Error(`swtpm did not start in ${folder}: ${said}`, { cause: failure });
 }
 
-function connects(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const probe = connect({ path });
-    probe.once('error', () => resolve(false));
-    probe.once('connect', () => {
-      probe.destroy();
-      resolve(true);
-    });
-  });
+function answers(socket: string): Promise<boolean> {
+  return withTpm(`swtpm:${socket}`, (tpm) => tpm.getRandom(1), { timeoutMs: ANSWER_TIMEOUT_MS }).then(
+    () => true,
+    () => false,
+  );
 }
 
 async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {

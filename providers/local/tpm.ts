@@ -34,10 +34,18 @@ export async function powerOn(uid: string, node: string): Promise<void> {
   const child = launch(within(groups, swtpm), log);
   const end = Date.now() + START_TIMEOUT_MS;
   while (Date.now() < end && child.pid !== undefined && child.exitCode === null) {
-    if (await stat(socket).catch(() => undefined)) return writeRecord(recordOf(uid, node), child.pid);
+    if (await answers(uid, node)) return writeRecord(recordOf(uid, node), child.pid);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
   throw new UnreachableError(`the TPM of ${node} did not start; see ${log}`);
+}
+
+/** Its socket is there a moment before it takes connections. */
+function answers(uid: string, node: string): Promise<boolean> {
+  return withTpm(tpmAddress(uid, node), (tpm) => tpm.getRandom(8), { timeoutMs: 3000 }).then(
+    () => true,
+    () => false,
+  );
 }
 
 /** Makes the state of a new TPM. In a folder beside: what was cut off in between is not a TPM. */
