@@ -9,7 +9,7 @@ import { Workspace } from '@asterism/config/workspace';
 
 export const ASTERISM = join(import.meta.dirname, '../asterism');
 
-/** Folder of everything that scenarios make. e2e/cleanup.ts terminates the clusters within it and removes it. */
+/** Folder of everything that the scenarios of a run make; tools/test sets it (tools/scratch.ts). */
 export const SCRATCH = process.env.ASTERISM_E2E_DIR ?? join(tmpdir(), 'asterism-e2e');
 /** Workspace of the cluster that scenarios share. */
 export const SHARED = join(SCRATCH, 'shared');

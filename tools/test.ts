@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { type EventData, run } from 'node:test';
 import { spec } from 'node:test/reporters';
 import { sourceFiles } from './imports.ts';
+import { abandonedScratches, newScratch, removeScratch } from './scratch.ts';
 
 const UNIT_TIMEOUT_MS = 5 * 60_000;
 const SCENARIO_TIMEOUT_MS = 25 * 60_000;
@@ -90,8 +91,12 @@ for (const command of [
 await runFiles('beside the code', units, 2, UNIT_TIMEOUT_MS);
 if (!options.has('--no-e2e') && scenarios.length > 0) {
   // Scenarios share one cluster, which the first one makes (e2e/cluster.ts): one file at a time.
+  for (const folder of abandonedScratches()) removeScratch(folder);
+  const scratch = newScratch();
+  process.env.ASTERISM_E2E_DIR = scratch;
   await runFiles('scenarios on real clusters', scenarios, 1, SCENARIO_TIMEOUT_MS);
-  spawnSync('tools/node', ['e2e/cleanup.ts'], { stdio: 'inherit' });
+  if (process.env.ASTERISM_E2E_KEEP === '1') console.log(`test: the clusters are kept, see ${scratch}`);
+  else if (!removeScratch(scratch)) failed.push(`e2e/: ${scratch} could not be removed`);
 }
 
 if (skipped.length > 0) {
@@ -116,4 +121,4 @@ console.log(
     `ℹ duration_ms ${Math.round(performance.now() - started)}`,
   ].join('\n'),
 );
-process.exitCode = checkFailed || totals.failed > 0 || totals.cancelled > 0 ? 1 : 0;
+process.exitCode = checkFailed || failed.length > 0 || totals.failed > 0 || totals.cancelled > 0 ? 1 : 0;

@@ -1,0 +1,8 @@
+// Removes what runs of scenarios left: clusters that were kept (--keep), and those of runs that were killed.
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { abandonedScratches, removeScratch } from './scratch.ts';
+
+for (const folder of [join(tmpdir(), 'asterism-e2e'), ...abandonedScratches()]) {
+  if (!removeScratch(folder)) process.exitCode = 1;
+}
