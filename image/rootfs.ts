@@ -23,6 +23,8 @@ export const MASKED = [
   'systemd-ask-password-console.path',
   'systemd-ask-password-wall.path',
   'systemd-initctl.socket',
+  // disk-mapper.service does it when there is a disk to flush to.
+  'systemd-journal-flush.service',
   'systemd-journald-audit.socket',
   'systemd-logind.service',
   'systemd-modules-load.service',

@@ -43,7 +43,7 @@ async function generateLocal(options: GenerateOptions, command: Command, load: L
       local: {
         controlPlaneNodes: options.controlPlaneNodes,
         workerNodes: options.workerNodes,
-        stateDiskMiB: 256,
+        stateDiskMiB: 4096,
       },
     },
     attestation: { qemuVtpm: { acceptUnauthenticatedTpm: true, measurements: image?.measurements ?? {} } },

@@ -109,7 +109,7 @@ async function configure(
         local: {
           controlPlaneNodes: options.controlPlaneNodes ?? 1,
           workerNodes: options.workerNodes ?? 1,
-          stateDiskMiB: 256,
+          stateDiskMiB: 4096,
         },
       },
       attestation: { qemuVtpm: { acceptUnauthenticatedTpm: true, measurements: image.measurements } },

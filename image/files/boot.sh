@@ -1,14 +1,15 @@
 #!/bin/bash
 # The boot stage of a local node: runs as the first process of its namespaces, makes the root from the measured
 # image and hands over to systemd. The launcher measures this file into PCR 4.
-# Arguments: node name, node folder, image file, folder for /run/asterism, folder with the unpacked initrd stage.
+# Arguments: node name, node folder, image file, folder for /run/asterism, folder with the unpacked initrd stage, and
+# the state disk's block device where the node can map it.
 set -eu
-name=$1 folder=$2 image=$3 runtime=$4 initrd=$5
+name=$1 folder=$2 image=$3 runtime=$4 initrd=$5 disk=${6-}
 root=$folder/root
 
 mount --make-rprivate /
 hostname "$name"
-mkdir -p "$folder/lower" "$root" "$folder/upper" "$folder/state"
+mkdir -p "$folder/lower" "$root" "$folder/upper"
 mount -t squashfs -o loop,ro "$image" "$folder/lower"
 # What is changed in the root is gone after this boot: nothing that was not measured is found by the next.
 mount -t tmpfs -o mode=755,size=1g tmpfs "$folder/upper"
@@ -18,7 +19,9 @@ mount -t proc proc "$root/proc"
 mount -t sysfs sysfs "$root/sys"
 
 mount -t tmpfs -o mode=755 tmpfs "$root/dev"
-device() { mknod -m "$2" "$root/dev/$1" c "$3" "$4"; }
+device() { mknod -m "$2" "$root/dev/$1" "${5-c}" "$3" "$4"; }
+# The same device as one of the host's.
+same() { device "$1" 600 "$(stat -c %Hr "$2")" "$(stat -c %Lr "$2")" "$3"; }
 device null 666 1 3
 device zero 666 1 5
 device full 666 1 7
@@ -41,19 +44,27 @@ ln -s fd/2 "$root/dev/stderr"
 mount -t tmpfs -o mode=755 tmpfs "$root/run"
 mkdir "$root/run/asterism" "$root/run/state"
 mount --bind "$runtime" "$root/run/asterism"
-mount --bind "$folder/state-disk.img" "$root/run/asterism/state-disk.img"
-mount --bind "$folder/state" "$root/run/state"
-mkdir -p "$folder/state"/{var,kubernetes,etccni,opt,bin,images}
-[ -d "$folder/state/var/lib" ] || cp -a "$root/var/." "$folder/state/var/"
-mount --bind "$folder/state/var" "$root/var"
-mount --bind "$folder/state/kubernetes" "$root/etc/kubernetes"
-mount --bind "$folder/state/etccni" "$root/etc/cni"
-mount --bind "$folder/state/opt" "$root/opt"
+if [ -n "$disk" ]; then
+  # The disk-mapper maps and mounts the volume.
+  mkdir "$root/dev/mapper"
+  same mapper/control /dev/mapper/control c
+  same state-disk "$disk" b
+else
+  # A folder stands in for the volume.
+  mount --bind "$folder/state-disk.img" "$root/run/asterism/state-disk.img"
+  mkdir -p "$folder/state"/{var,kubernetes,etccni,opt,bin,images}
+  [ -d "$folder/state/var/lib" ] || cp -a "$root/var/." "$folder/state/var/"
+  mount --bind "$folder/state" "$root/run/state"
+  mount --bind "$folder/state/var" "$root/var"
+  mount --bind "$folder/state/kubernetes" "$root/etc/kubernetes"
+  mount --bind "$folder/state/etccni" "$root/etc/cni"
+  mount --bind "$folder/state/opt" "$root/opt"
+fi
 mount --bind "$initrd" "$root/usr/lib/asterism/bin"
 mount -o remount,bind,ro "$root/usr/lib/asterism/bin"
 # The node's name for itself in its log and to Kubernetes, the same after each boot.
-[ -s "$folder/state/machine-id" ] || tr -d - < /proc/sys/kernel/random/uuid > "$folder/state/machine-id"
-cp "$folder/state/machine-id" "$root/etc/machine-id"
+[ -s "$folder/machine-id" ] || tr -d - < /proc/sys/kernel/random/uuid > "$folder/machine-id"
+cp "$folder/machine-id" "$root/etc/machine-id"
 printf '127.0.0.1 localhost\n127.0.1.1 %s\n' "$name" > "$root/etc/hosts"
 echo "$name" > "$root/etc/hostname"
 cp "$runtime/resolv.conf" "$root/etc/resolv.conf"

@@ -50,7 +50,7 @@ const schema = z.strictObject({
     local: z.strictObject({
       controlPlaneNodes: z.int().min(1).max(9),
       workerNodes: z.int().min(0).max(50),
-      stateDiskMiB: z.int().min(64).max(1_048_576).default(256),
+      stateDiskMiB: z.int().min(64).max(1_048_576).default(4096),
     }),
   }),
   attestation: z.strictObject({

@@ -1,4 +1,4 @@
-/** Name of the mapped state volume: /dev/mapper/state. */
+/** Name of the mapped state volume where a node has a kernel of its own: /dev/mapper/state. */
 export const STATE_MAPPING = 'state';
 
 /** Passphrase of a disk that was formatted at this boot. In memory only, gone at the next boot. */

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { mkdtemp, open, readdir, rm, truncate, writeFile } from 'node:fs/promises';
+import { mkdtemp, open, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { runChecked } from '@asterism/runtime/program';
+import { activeMappings, hasDeviceMapper } from './device-mapper.ts';
 import { LUKS2_DATA_OFFSET } from './luks2-header.ts';
-import { hasDeviceMapper, StateDisk } from './state-disk.ts';
+import { StateDisk } from './state-disk.ts';
 
 const NO_INTEGRITY = { mappable: false };
 
@@ -211,19 +212,60 @@ describe('state disk with real cryptsetup on an image file', () => {
     await assert.rejects(disk.map('asterism-test', first), { code: 'ERR_DISK_NO_DEVICE_MAPPER' });
   });
 
-  it('formats with integrity, maps and unmaps where device-mapper exists', async (t) => {
-    if (!(await hasDeviceMapper())) return t.skip('this kernel has no device-mapper');
-    const full = new StateDisk({ device, mappable: true, scratch: `${folder}/scratch` });
-    const header = await full.format(first);
-    assert.equal(header.integrity, true);
+  describe('with device-mapper', async () => {
+    const skip = (await hasDeviceMapper()) ? false : 'this kernel has no device-mapper';
     const name = `asterism-test-${randomBytes(4).toString('hex')}`;
-    const mapped = await full.map(name, first);
-    try {
-      const file = await open(mapped, 'r+');
-      await file.write(new Uint8Array(4096).fill(7), 0, 4096, 0);
+    const mappable = () => new StateDisk({ device, mappable: true, scratch: `${folder}/scratch` });
+    const mappingsOfTest = async () => (await activeMappings()).filter((one) => one.startsWith(name));
+
+    it('formats with integrity, and after the wipe every sector reads as zeros', { skip }, async () => {
+      const full = mappable();
+      const header = await full.format(first);
+      assert.equal(header.integrity, true);
+      await full.wipe(name, first);
+      assert.deepEqual(await mappingsOfTest(), []);
+      const mapped = await full.map(name, first);
+      try {
+        const content = await readFile(mapped);
+        assert.ok(content.length > 8 * 1024 * 1024);
+        assert.ok(content.every((byte) => byte === 0));
+      } finally {
+        await full.unmap(name);
+      }
+      assert.deepEqual(await mappingsOfTest(), []);
+    });
+
+    it('gives no data for a sector that was changed on the disk', { skip }, async () => {
+      const full = mappable();
+      await full.format(first);
+      await full.wipe(name, first);
+      const file = await open(device, 'r+');
+      await file.write(new Uint8Array(4096).fill(0xa5), 0, 4096, 40 * 1024 * 1024);
       await file.close();
-    } finally {
+      const mapped = await full.map(name, first);
+      try {
+        await assert.rejects(readFile(mapped), { code: 'EILSEQ' });
+      } finally {
+        await full.unmap(name);
+      }
+    });
+
+    it('unmaps what was left half made, and nothing twice', { skip }, async () => {
+      const full = mappable();
+      await full.format(first);
+      await full.map(name, first);
+      await runChecked('dmsetup', ['remove', '--retry', name], { timeoutMs: 60_000 });
+      assert.deepEqual(await mappingsOfTest(), [`${name}_dif`]);
       await full.unmap(name);
-    }
+      assert.deepEqual(await mappingsOfTest(), []);
+      await full.unmap(name);
+    });
+
+    it('does not map with a wrong key', { skip }, async () => {
+      const full = mappable();
+      await full.format(first);
+      await assert.rejects(full.map(name, second), { code: 'ERR_DISK_WRONG_KEY' });
+      assert.deepEqual(await mappingsOfTest(), []);
+    });
   });
 });

@@ -1,9 +1,10 @@
 import { randomUUID } from 'node:crypto';
-import { access, mkdir, open, rm } from 'node:fs/promises';
+import { mkdir, open, rm } from 'node:fs/promises';
 import { concat } from '@asterism/bytes/bytes';
 import { toUtf8 } from '@asterism/bytes/encoding';
 import { AsterismError, ParseError } from '@asterism/errors/errors';
-import { ProgramError, type ProgramResult, runProgram } from '@asterism/runtime/program';
+import { ProgramError, type ProgramResult, runChecked, runProgram } from '@asterism/runtime/program';
+import { removeMappings } from './device-mapper.ts';
 import {
   LUKS2_DATA_OFFSET,
   type Luks2Header,
@@ -26,7 +27,7 @@ export interface StateDiskOptions {
   readonly mappable: boolean;
   /** Folder in memory for private copies of the header. Default /run/asterism/disk. */
   readonly scratch?: string;
-  /** Milliseconds for one cryptsetup command. Default 60,000; formatting with integrity wipes and gets an hour. */
+  /** Milliseconds for one cryptsetup command. Default 60,000. */
   readonly timeoutMs?: number;
 }
 
@@ -35,18 +36,6 @@ export interface StateDiskOptions {
  * the least count that cryptsetup allows. Argon2 would only cost the node its memory at every boot.
  */
 const KDF = ['--pbkdf', 'pbkdf2', '--pbkdf-force-iterations', '1000'];
-
-/** Whether the kernel has device-mapper, without which no disk can be mapped. */
-export async function hasDeviceMapper(): Promise<boolean> {
-  return access('/dev/mapper/control').then(
-    async () =>
-      await open('/dev/mapper/control', 'r').then(
-        (file) => file.close().then(() => true),
-        () => false,
-      ),
-    () => false,
-  );
-}
 
 /**
  * The node's LUKS2 state disk, by way of the cryptsetup program. Keys reach it through standard input only.
@@ -86,7 +75,8 @@ export class StateDisk {
 
   /**
    * Makes the device an empty LUKS2 volume with one key slot. All that was on it is lost.
-   * AES-256-XTS (64-byte key) in sectors of 4096 bytes; with device-mapper also HMAC-SHA-256 per sector.
+   * AES-256-XTS (64-byte key) in sectors of 4096 bytes; with device-mapper also HMAC-SHA-256 per sector: then the
+   * volume cannot be read before {@link wipe} has written every sector once.
    */
   async format(key: Uint8Array): Promise<Luks2Header> {
     checkKey(key);
@@ -104,14 +94,14 @@ export class StateDisk {
         '--sector-size',
         '4096',
         ...KDF,
-        // Integrity tags must be written once for every sector, hence the wipe (which luksFormat does itself).
-        ...(this.mappable ? ['--integrity', 'hmac-sha256'] : []),
+        // cryptsetup's own wipe maps the volume under a name made of its process id, of which another node on the
+        // same kernel may have the same one.
+        ...(this.mappable ? ['--integrity', 'hmac-sha256', '--integrity-no-wipe'] : []),
         '--key-file',
         '-',
         this.device,
       ],
       key,
-      this.mappable ? 3_600_000 : this.#timeoutMs,
     );
     await this.setInitialized(false);
     return this.header();
@@ -182,8 +172,30 @@ export class StateDisk {
     }
   }
 
+  /**
+   * Writes zeros over a volume that was just formatted, so that each of its sectors has a tag. A journal would only
+   * protect what is lost anyway if this is cut off.
+   */
+  async wipe(name: string, key: Uint8Array): Promise<void> {
+    const device = await this.#map(name, key, ['--integrity-no-journal']);
+    try {
+      await writeZeros(device);
+    } finally {
+      await this.unmap(name);
+    }
+  }
+
   /** Maps the volume as /dev/mapper/NAME, with the header that was judged, not with what the device now says. */
   async map(name: string, key: Uint8Array): Promise<string> {
+    return this.#map(name, key, []);
+  }
+
+  /** Removes the mapping, also one that was left half made; nothing to do where there is none. */
+  async unmap(name: string): Promise<void> {
+    if (this.mappable) await removeMappings(name);
+  }
+
+  async #map(name: string, key: Uint8Array, flags: readonly string[]): Promise<string> {
     checkKey(key);
     if (!this.mappable) {
       throw new DiskError(
@@ -203,6 +215,7 @@ export class StateDisk {
           '-',
           '--perf-no_read_workqueue',
           '--perf-no_write_workqueue',
+          ...flags,
           this.device,
           name,
         ],
@@ -210,10 +223,6 @@ export class StateDisk {
       ),
     );
     return `/dev/mapper/${name}`;
-  }
-
-  async unmap(name: string): Promise<void> {
-    await this.#cryptsetup(['close', name], new Uint8Array());
   }
 
   async #slotOf(key: Uint8Array, slots: readonly number[]): Promise<number> {
@@ -285,6 +294,26 @@ export class StateDisk {
       if (cause instanceof ProgramError) throw new DiskError('ERR_DISK_PROGRAM', cause.message, { cause });
       throw cause;
     }
+  }
+}
+
+const WIPE_BLOCK = 1024 * 1024;
+/** So much may wait in the page cache: beyond that the node's memory would fill faster than its disk. */
+const WIPE_SYNC_BYTES = 64 * WIPE_BLOCK;
+
+async function writeZeros(device: string): Promise<void> {
+  const zeros = new Uint8Array(WIPE_BLOCK);
+  const size = Number(await runChecked('blockdev', ['--getsize64', device], { timeoutMs: 60_000 }));
+  const file = await open(device, 'r+');
+  try {
+    for (let at = 0; at < size; ) {
+      const { bytesWritten } = await file.write(zeros, 0, Math.min(zeros.length, size - at), at);
+      at += bytesWritten;
+      if (at % WIPE_SYNC_BYTES === 0) await file.datasync();
+    }
+    await file.sync();
+  } finally {
+    await file.close();
   }
 }
 

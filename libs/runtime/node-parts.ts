@@ -1,6 +1,7 @@
 import { createIssuer } from '@asterism/attestation/issuer';
 import type { Issuer, Verifier } from '@asterism/attestation/types';
 import { createVerifier } from '@asterism/attestation/verifier';
+import { STATE_MAPPING } from '@asterism/disk/layout';
 import { StateDisk } from '@asterism/disk/state-disk';
 import { AsterismError } from '@asterism/errors/errors';
 import { httpMetadata } from '@asterism/metadata/http-metadata';
@@ -16,6 +17,10 @@ const environment = z.object({
   ASTERISM_STATE_DISK: z.string().startsWith('/'),
   ASTERISM_PROVIDER: z.string().min(1),
   ASTERISM_STATE_MAPPED: z.enum(['true', 'false']),
+  ASTERISM_STATE_MAPPING: z
+    .string()
+    .regex(/^[a-z][a-z0-9-]{0,63}$/)
+    .default(STATE_MAPPING),
 });
 
 /** The parts that bootstrapper and disk-mapper are made of, from the node's environment (/run/asterism/node.env). */
@@ -43,5 +48,5 @@ export function nodeParts(env: NodeJS.ProcessEnv) {
   const mappable = values.ASTERISM_STATE_MAPPED === 'true';
   const disk = new StateDisk({ device: values.ASTERISM_STATE_DISK, mappable });
   const peers = new JoinPeers({ metadata, tpm, issuer, verifiersFor });
-  return { variant, tpm, issuer, metadata, disk, mappable, peers };
+  return { variant, tpm, issuer, metadata, disk, mapping: values.ASTERISM_STATE_MAPPING, peers };
 }

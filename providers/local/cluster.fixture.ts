@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
+import { activeMappings } from '@asterism/disk/device-mapper';
 import { latestImage } from '@asterism/image/build';
 import { DEFAULT_VERSION } from '@asterism/kubernetes/components/catalogue';
 import type { LocalCluster } from './cluster.ts';
@@ -71,6 +72,7 @@ export async function assertNothingLeft(uid: string): Promise<void> {
     routes: await host('ip', 'route'),
     mounts: await readFile('/proc/mounts', 'utf8'),
     'loop devices': await host('losetup', '--list', '--output', 'NAME,BACK-FILE'),
+    mappings: (await activeMappings()).join('\n'),
     processes: await host('ps', 'axo', 'pid,args'),
     cgroups: await host('sh', '-c', 'find /sys/fs/cgroup -maxdepth 8 -type d -name "asterism-*"'),
     files: (await readdir('/var/lib/asterism/local').catch(() => [])).join('\n'),

@@ -29,6 +29,8 @@ const schema = z.strictObject({
   componentsFolder: z.string(),
   initSecretHash: z.string(),
   stateDiskMiB: z.int(),
+  /** Chosen when the cluster is made: a disk is formatted with integrity or without. */
+  stateDisksMapped: z.boolean().default(false),
   nodes: z.array(nodeSchema),
 });
 

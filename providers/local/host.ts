@@ -1,4 +1,5 @@
 import { readFile, stat, statfs } from 'node:fs/promises';
+import { hasDeviceMapper, mappingTargets } from '@asterism/disk/device-mapper';
 import { AsterismError } from '@asterism/errors/errors';
 import { runChecked, runProgram } from '@asterism/runtime/program';
 import { missingControllers } from './cgroups.ts';
@@ -19,9 +20,11 @@ export async function tryHost(file: string, ...args: string[]): Promise<boolean>
 /** Programs that the provider calls, and the Debian packages that they come in. */
 const PROGRAMS: Readonly<Record<string, string>> = {
   bash: 'bash',
+  dmsetup: 'dmsetup',
   flock: 'util-linux',
   ip: 'iproute2',
   iptables: 'iptables',
+  losetup: 'mount',
   nsenter: 'util-linux',
   setpriv: 'util-linux',
   swtpm: 'swtpm',
@@ -33,6 +36,18 @@ const PROGRAMS: Readonly<Record<string, string>> = {
 /** What the nodes use of the kernel and cannot load themselves. Built-in ones, or a host without modprobe, are fine. */
 const MODULES = ['overlay', 'squashfs', 'loop', 'veth', 'vxlan', 'br_netfilter', 'nf_conntrack'];
 
+/** What cryptsetup needs of the kernel for a volume with integrity. */
+const MAPPING_MODULES = ['dm_mod', 'dm_crypt', 'dm_integrity'];
+const MAPPING_TARGETS = ['crypt', 'integrity'];
+
+/** Whether this kernel can map the nodes' state disks. Loads its modules where that helps. */
+export async function canMapStateDisks(): Promise<boolean> {
+  for (const name of MAPPING_MODULES) await tryHost('sh', '-c', `modprobe -q ${name}`);
+  if (!(await hasDeviceMapper())) return false;
+  const targets = await mappingTargets();
+  return MAPPING_TARGETS.every((target) => targets.includes(target));
+}
+
 /** Seen with Kubernetes 1.37: resident memory and disk of a node of each kind, with some room. */
 const NEEDS = {
   ControlPlane: { memoryMiB: 1200, diskMiB: 3000 },
@@ -41,19 +56,19 @@ const NEEDS = {
 
 /**
  * Checks that this machine can run nodes, before anything is made. Loads kernel modules where that helps.
+ * @param stateDiskMiB size of each node's state disk
  * @throws AsterismError ERR_HOST with every reason and what to do
  */
-export async function checkHost(roles: readonly (keyof typeof NEEDS)[]): Promise<void> {
+export async function checkHost(roles: readonly (keyof typeof NEEDS)[], stateDiskMiB: number): Promise<void> {
   if (process.getuid?.() !== 0)
     throw new AsterismError(
       'ERR_HOST',
       'this machine cannot run local nodes: they are made by root; use sudo',
     );
-  const problems = [
-    ...(await missingPrograms()),
-    ...(await missingFromKernel()),
-    ...(await missingRoom(roles)),
-  ];
+  const programs = await missingPrograms();
+  // A mapped disk is written over from end to end when it is formatted; else its file takes room as it fills.
+  const taken = programs.length === 0 && (await canMapStateDisks()) ? stateDiskMiB : 0;
+  const problems = [...programs, ...(await missingFromKernel()), ...(await missingRoom(roles, taken))];
   if (problems.length > 0)
     throw new AsterismError('ERR_HOST', `this machine cannot run local nodes:\n- ${problems.join('\n- ')}`);
 }
@@ -86,9 +101,10 @@ async function missingFromKernel(): Promise<string[]> {
   return problems;
 }
 
-async function missingRoom(roles: readonly (keyof typeof NEEDS)[]): Promise<string[]> {
+async function missingRoom(roles: readonly (keyof typeof NEEDS)[], stateDiskMiB: number): Promise<string[]> {
   const problems: string[] = [];
-  const sum = (what: 'memoryMiB' | 'diskMiB') => roles.reduce((total, role) => total + NEEDS[role][what], 0);
+  const sum = (what: 'memoryMiB' | 'diskMiB', least = 0) =>
+    roles.reduce((total, role) => total + Math.max(least, NEEDS[role][what]), 0);
   const available = /^MemAvailable:\s+(\d+) kB$/m.exec(await readFile('/proc/meminfo', 'utf8'))?.[1];
   const memory = Math.floor(Number(available) / 1024);
   if (memory < sum('memoryMiB'))
@@ -97,9 +113,10 @@ async function missingRoom(roles: readonly (keyof typeof NEEDS)[]): Promise<stri
     );
   const { bavail, bsize } = await statfs(CLUSTERS).catch(() => statfs('/var/lib'));
   const disk = Math.floor((bavail * bsize) / 2 ** 20);
-  if (disk < sum('diskMiB'))
+  const needed = sum('diskMiB', stateDiskMiB);
+  if (disk < needed)
     problems.push(
-      `${disk} MiB of disk are free below ${CLUSTERS}, ${roles.length} nodes need ${sum('diskMiB')}; make room, or make fewer nodes`,
+      `${disk} MiB of disk are free below ${CLUSTERS}, ${roles.length} nodes need ${needed}; make room, or make fewer nodes`,
     );
   return problems;
 }

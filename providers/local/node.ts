@@ -1,5 +1,5 @@
 import type { ChildProcess } from 'node:child_process';
-import { mkdir, open, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UnreachableError } from '@asterism/errors/errors';
 import { createGroup, hostGroupOf, processesIn, removeGroups } from './cgroups.ts';
@@ -17,6 +17,7 @@ import {
   within,
   writeRecord,
 } from './process.ts';
+import { attachStateDisk, createStateDisk, mappingOf, releaseStateDisks } from './state-disks.ts';
 import { powerOff, powerOn } from './tpm.ts';
 
 const recordOf = (uid: string, node: string): string => join(nodeFolder(uid, node), 'init.pid');
@@ -44,7 +45,8 @@ export async function startNode(cluster: LocalCluster, node: LocalNode): Promise
   await cleanUp(cluster, node);
   const folder = nodeFolder(uid, node.name);
   await mkdir(folder, { recursive: true, mode: 0o700 });
-  await createStateDisk(join(folder, 'state-disk.img'), cluster.stateDiskMiB);
+  await createStateDisk(uid, node.name, cluster.stateDiskMiB);
+  const disk = await attachStateDisk(cluster, node.name);
   await powerOn(uid, node.name);
   const boot = await measuredBoot(cluster, node);
   await writeRuntime(cluster, node);
@@ -56,6 +58,7 @@ export async function startNode(cluster: LocalCluster, node: LocalNode): Promise
     boot.squashfs,
     nodeRuntime(uid, node.name),
     boot.initrd,
+    ...(disk === undefined ? [] : [disk]),
   ];
   // The cgroup namespace is made from within the node's own cgroups: they become the root of what the node sees.
   // What waits outside is in others, because a cgroup of version 2 that has children takes no processes.
@@ -132,6 +135,7 @@ async function cleanUp(cluster: LocalCluster, node: LocalNode): Promise<void> {
   await killAll(await processesIn(uid, node.name));
   await powerOff(uid, node.name);
   await killAll(await processesIn(uid, hostGroupOf(node.name)));
+  await releaseStateDisks(uid, node.name);
   await disconnectNode(cluster, node);
   await removeGroups(uid, node.name);
   await removeGroups(uid, hostGroupOf(node.name));
@@ -139,13 +143,6 @@ async function cleanUp(cluster: LocalCluster, node: LocalNode): Promise<void> {
   // The overlay's upper layer is the memory of one boot: what must survive is on the state volume.
   for (const name of ['upper', 'work'])
     await rm(join(nodeFolder(uid, node.name), name), { recursive: true, force: true });
-}
-
-async function createStateDisk(path: string, mebibytes: number): Promise<void> {
-  if (await stat(path).catch(() => undefined)) return;
-  const file = await open(path, 'wx', 0o600);
-  await file.truncate(mebibytes * 1024 * 1024);
-  await file.close();
 }
 
 /** What the node finds in /run/asterism. The metadata socket comes from the supervisor. */
@@ -157,9 +154,10 @@ async function writeRuntime(cluster: LocalCluster, node: LocalNode): Promise<voi
     ASTERISM_TPM: 'swtpm:/run/asterism/tpm.sock',
     ASTERISM_EVENT_LOG: '/run/asterism/event-log.bin',
     ASTERISM_METADATA: 'unix:/run/asterism/metadata.sock',
-    ASTERISM_STATE_DISK: '/run/asterism/state-disk.img',
-    // A system container shares the kernel's devices: even with device-mapper it cannot map safely by itself.
-    ASTERISM_STATE_MAPPED: 'false',
+    // boot.sh puts the one or the other there.
+    ASTERISM_STATE_DISK: cluster.stateDisksMapped ? '/dev/state-disk' : '/run/asterism/state-disk.img',
+    ASTERISM_STATE_MAPPED: String(cluster.stateDisksMapped),
+    ASTERISM_STATE_MAPPING: mappingOf(cluster.uid, node.name),
   };
   const lines = Object.entries(environment).map(([name, value]) => `${name}=${value}\n`);
   await writeFile(join(folder, 'node.env'), lines.join(''));

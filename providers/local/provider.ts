@@ -20,12 +20,13 @@ import {
   runtimeFolder,
   writeCluster,
 } from './cluster.ts';
-import { checkHost, host } from './host.ts';
+import { canMapStateDisks, checkHost, host } from './host.ts';
 import { raiseHostLimits, restoreHostLimits } from './host-limits.ts';
 import { locked } from './lock.ts';
 import { ensureFabric, removeNetworks } from './network.ts';
 import { killNode, runningInit, startNode, stopNode } from './node.ts';
 import { killAll } from './process.ts';
+import { releaseStateDisks } from './state-disks.ts';
 import { startSupervisor, stopSupervisor } from './supervisor.ts';
 
 export interface LocalClusterSpec {
@@ -59,7 +60,10 @@ export async function createLocalCluster(
   options: ProviderOptions,
 ): Promise<LocalCluster> {
   const machines = machinesOf(spec);
-  await checkHost(machines.map(({ role }) => role));
+  await checkHost(
+    machines.map(({ role }) => role),
+    spec.stateDiskMiB,
+  );
   const image = await imageFolder(spec.image);
   if (image === undefined)
     throw new AsterismError(
@@ -132,6 +136,7 @@ async function register(
       componentsFolder: componentsFolder(spec.kubernetesVersion),
       initSecretHash: spec.initSecretHash,
       stateDiskMiB: spec.stateDiskMiB,
+      stateDisksMapped: await canMapStateDisks(),
       nodes: names.map((node, i) => ({ ...node, address: `10.77.${subnet}.${FIRST_NODE + i}` })),
     };
     await writeCluster(cluster);
@@ -163,6 +168,7 @@ export async function removeLocalCluster(uid: string, options: ProviderOptions):
         'ERR_LEFT_BEHIND',
         `processes of cluster ${uid} do not end: ${left.join(', ')}; what they wait for must end first, then try again`,
       );
+    await releaseStateDisks(uid);
     await removeNetworks(uid);
     await removeGroups(uid);
     await rm(runtimeFolder(uid), { recursive: true, force: true });
@@ -204,7 +210,7 @@ export async function addLocalNode(uid: string, role: LocalNode['role']): Promis
       throw new AsterismError('ERR_NO_NETWORK', `cluster ${cluster.name} has no address left for a node`);
     const next = 1 + Math.max(-1, ...numbers.map(({ name }) => Number(name.slice(prefix.length))));
     const added = { name: `${prefix}${next}`, role, address: `10.77.${cluster.subnet}.${last + 1}` };
-    await checkHost([role]);
+    await checkHost([role], cluster.stateDiskMiB);
     await writeCluster({ ...cluster, nodes: [...cluster.nodes, added] });
     return added;
   });
@@ -217,7 +223,7 @@ const lastByteOf = (address: string): number => Number(address.split('.')[3]);
 
 export interface LocalNodeStatus extends LocalNode {
   readonly running: boolean;
-  /** Always false: a system container has no device-mapper of its own. The disk is LUKS2, but not mapped. */
+  /** False where the kernel had no device-mapper when the cluster was made: the disk is LUKS2, but not mapped. */
   readonly stateDiskMapped: boolean;
 }
 
@@ -227,7 +233,7 @@ export async function statusOfLocalCluster(uid: string): Promise<LocalNodeStatus
     cluster.nodes.map(async (node) => ({
       ...node,
       running: (await runningInit(uid, node.name)) !== undefined,
-      stateDiskMapped: false,
+      stateDiskMapped: cluster.stateDisksMapped,
     })),
   );
 }

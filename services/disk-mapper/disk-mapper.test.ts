@@ -109,6 +109,22 @@ describe('disk-mapper', () => {
       assert.deepEqual(unlocked, [uuid]);
     });
 
+    it('formats anew what was formatted but never mounted', async () => {
+      await prepareStateDisk(options);
+      const { uuid } = await disk.header();
+      const volume = Object.assign(new PlainVolume(`${folder}/state`), { isOpen: async () => false });
+      assert.equal(await prepareStateDisk({ ...options, volume }), 'formatted');
+      assert.notEqual((await disk.header()).uuid, uuid);
+    });
+
+    it("does not pass a member's disk off as open that is not mounted", async () => {
+      await prepareStateDisk(options);
+      await disk.setInitialized(true);
+      tpm.pcr = clusterIdPcr(new Uint8Array(32));
+      const volume = Object.assign(new PlainVolume(`${folder}/state`), { isOpen: async () => false });
+      await assert.rejects(prepareStateDisk({ ...options, volume }), { code: 'ERR_NODE_STATE' });
+    });
+
     it('refuses a foreign header and leaves it as it is', async () => {
       await disk.format(new Uint8Array(32).fill(3));
       const before = await readFile(disk.device);

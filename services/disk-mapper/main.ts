@@ -19,9 +19,11 @@ const log = pino({ name: 'disk-mapper' });
 // A member that rebooted may wait here for hours: who looks after it can see that it does.
 let missing: string | undefined = 'the state disk is not open yet';
 const health = await serveHealth({ port: HEALTH_PORT, registry: new Registry(), missing: () => missing });
-const { disk, tpm, issuer, metadata, peers, mappable } = nodeParts(process.env);
+const { disk, tpm, issuer, metadata, peers, mapping } = nodeParts(process.env);
 const layout = stateLayout();
-const volume = mappable ? new MappedVolume(disk, layout.root) : new PlainVolume(layout.root);
+const volume = disk.mappable
+  ? new MappedVolume({ disk, mapping, root: layout.root })
+  : new PlainVolume(layout.root);
 
 const stop = new AbortController();
 process.once('SIGTERM', () => stop.abort(new Error('SIGTERM')));

@@ -2,7 +2,6 @@ import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { isZero } from '@asterism/bytes/bytes';
 import { writeFileAtomic } from '@asterism/disk/atomic-file';
-import { STATE_MAPPING } from '@asterism/disk/layout';
 import { STATE_KEY_LENGTH, type StateDisk } from '@asterism/disk/state-disk';
 import { AsterismError } from '@asterism/errors/errors';
 import { CLUSTER_ID_PCR, type MachineTpm } from '@asterism/runtime/machine-tpm';
@@ -34,6 +33,11 @@ export async function prepareStateDisk(options: PrepareOptions): Promise<Prepare
   const found = await disk.inspect();
   if (found.kind === 'formatted' && found.header.initialized === true) {
     if (!isZero(pcr)) {
+      if (!(await volume.isOpen()))
+        throw new AsterismError(
+          'ERR_NODE_STATE',
+          'PCR 15 says that this boot has unlocked the state disk, but it is not mounted; reboot',
+        );
       log.info({}, 'this boot has unlocked the state disk already');
       return 'kept';
     }
@@ -43,7 +47,9 @@ export async function prepareStateDisk(options: PrepareOptions): Promise<Prepare
   }
   if (found.kind === 'formatted') {
     const key = await readFile(temporaryKeyFile).catch(() => undefined);
-    if (key?.length === STATE_KEY_LENGTH && (await disk.testKey(Uint8Array.from(key)))) {
+    const isMine = key?.length === STATE_KEY_LENGTH && (await disk.testKey(Uint8Array.from(key)));
+    // Formatted, but cut off before the file system was there and mounted: nothing is on it yet.
+    if (isMine && (await volume.isOpen())) {
       log.info({}, 'this boot has formatted the state disk already');
       return 'kept';
     }
@@ -57,8 +63,11 @@ export async function prepareStateDisk(options: PrepareOptions): Promise<Prepare
   const key = Uint8Array.from(randomBytes(STATE_KEY_LENGTH));
   // Before the format: whoever is killed in between finds a key that opens nothing, never a disk without its key.
   await writeFileAtomic(temporaryKeyFile, key, 0o400);
+  // What a disk-mapper that was killed has mounted is not formatted under it.
+  await volume.close();
+  if (disk.mappable) log.info({}, 'the state disk is formatted and written over once: this takes a while');
   const header = await disk.format(key);
-  await volume.create(STATE_MAPPING, key);
+  await volume.create(key);
   log.info({ diskUuid: header.uuid, mapped: disk.mappable }, 'the state disk is formatted');
   return 'formatted';
 }

@@ -1,13 +1,17 @@
-import { mkdir, readdir, rm } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { StateDisk } from '@asterism/disk/state-disk';
 import { runChecked } from '@asterism/runtime/program';
 
 /** The file system on the state disk. */
 export interface StateVolume {
-  /** Makes it empty, on a disk that was just formatted. */
-  create(name: string, key: Uint8Array): Promise<void>;
-  open(name: string, key: Uint8Array): Promise<void>;
-  close(name: string): Promise<void>;
+  /** Makes it empty, on a disk that was just formatted, and opens it. */
+  create(key: Uint8Array): Promise<void>;
+  open(key: Uint8Array): Promise<void>;
+  /** Closes it, also where it was opened by half. */
+  close(): Promise<void>;
+  /** Whether this boot has opened it, to the end. */
+  isOpen(): Promise<boolean>;
 }
 
 /** Folders of the volume that stand in for folders of the read-only root. */
@@ -17,44 +21,100 @@ const BINDS = [
   ['etccni', '/etc/cni'],
   ['opt', '/opt'],
 ] as const;
+/** Further folders that others count on. */
+const FOLDERS = ['bin', 'images'];
 
 const TIMEOUT = { timeoutMs: 300_000 };
 
-/** ext4 on the mapped LUKS2 volume, mounted at the layout's root. */
+export interface MappedVolumeOptions {
+  readonly disk: StateDisk;
+  /** Name of the mapping: no other node on this kernel has the same. */
+  readonly mapping: string;
+  /** Where it is mounted. */
+  readonly root: string;
+  /** Folders of the volume and where in the root file system they are seen. */
+  readonly binds?: readonly (readonly [folder: string, target: string])[];
+}
+
+/**
+ * ext4 on the mapped LUKS2 volume. Whoever opens it first closes what a disk-mapper that was killed left behind; a
+ * step that fails takes back those before it.
+ */
 export class MappedVolume implements StateVolume {
   readonly #disk: StateDisk;
+  readonly #mapping: string;
   readonly #root: string;
+  readonly #binds: NonNullable<MappedVolumeOptions['binds']>;
 
-  constructor(disk: StateDisk, root: string) {
+  constructor({ disk, mapping, root, binds = BINDS }: MappedVolumeOptions) {
     this.#disk = disk;
+    this.#mapping = mapping;
     this.#root = root;
+    this.#binds = binds;
   }
 
-  async create(name: string, key: Uint8Array): Promise<void> {
-    const device = await this.#disk.map(name, key);
-    await runChecked('mkfs.ext4', ['-q', '-F', device], TIMEOUT);
-    await this.#mount(device);
+  async create(key: Uint8Array): Promise<void> {
+    await this.close();
+    await this.#disk.wipe(this.#mapping, key);
+    await this.#orClose(async () => {
+      const device = await this.#disk.map(this.#mapping, key);
+      await runChecked('mkfs.ext4', ['-q', '-F', device], TIMEOUT);
+      await this.#mount(device);
+      for (const [folder, target] of this.#binds) {
+        await mkdir(join(this.#root, folder), { mode: 0o755 });
+        // What the image has there goes along, and stays the node's from then on.
+        await runChecked('cp', ['-a', '--one-file-system', `${target}/.`, join(this.#root, folder)], TIMEOUT);
+      }
+      for (const folder of FOLDERS) await mkdir(join(this.#root, folder), { mode: 0o755 });
+      await this.#bind();
+    });
   }
 
-  async open(name: string, key: Uint8Array): Promise<void> {
-    await this.#mount(await this.#disk.map(name, key));
+  async open(key: Uint8Array): Promise<void> {
+    await this.close();
+    await this.#orClose(async () => {
+      await this.#mount(await this.#disk.map(this.#mapping, key));
+      await this.#bind();
+    });
   }
 
-  async close(name: string): Promise<void> {
-    for (const [, target] of [...BINDS].reverse()) await runChecked('umount', [target], TIMEOUT);
-    await runChecked('umount', [this.#root], TIMEOUT);
-    await this.#disk.unmap(name);
+  async close(): Promise<void> {
+    // The last one first: it may stand on those before. One place can be mounted over more than once.
+    const mine = new Set([this.#root, ...this.#binds.map(([, target]) => target)]);
+    for (const target of (await mountPoints()).reverse())
+      if (mine.has(target)) await runChecked('umount', [target], TIMEOUT);
+    await this.#disk.unmap(this.#mapping);
+  }
+
+  async isOpen(): Promise<boolean> {
+    const mounted = new Set(await mountPoints());
+    return [this.#root, ...this.#binds.map(([, target]) => target)].every((target) => mounted.has(target));
   }
 
   async #mount(device: string): Promise<void> {
     await mkdir(this.#root, { recursive: true });
     await runChecked('mount', ['-t', 'ext4', '-o', 'nodev,nosuid', device, this.#root], TIMEOUT);
-    for (const [folder, target] of BINDS) {
-      await mkdir(`${this.#root}/${folder}`, { recursive: true, mode: 0o755 });
-      await mkdir(target, { recursive: true });
-      await runChecked('mount', ['--bind', `${this.#root}/${folder}`, target], TIMEOUT);
+  }
+
+  async #bind(): Promise<void> {
+    for (const [folder, target] of this.#binds)
+      await runChecked('mount', ['--bind', join(this.#root, folder), target], TIMEOUT);
+  }
+
+  async #orClose(steps: () => Promise<void>): Promise<void> {
+    try {
+      await steps();
+    } catch (error) {
+      await this.close();
+      throw error;
     }
   }
+}
+
+/** proc_pid_mountinfo(5): the fifth field of each line, in the order in which they were mounted. */
+async function mountPoints(): Promise<string[]> {
+  const lines = (await readFile('/proc/self/mountinfo', 'utf8')).trimEnd().split('\n');
+  return lines.map((line) => line.split(' ')[4]!);
 }
 
 /** Folders whose content a member wrote: a disk that is formatted takes it along. */
@@ -83,4 +143,8 @@ export class PlainVolume implements StateVolume {
 
   async open(): Promise<void> {}
   async close(): Promise<void> {}
+
+  async isOpen(): Promise<boolean> {
+    return true;
+  }
 }

@@ -1,4 +1,4 @@
-import { STATE_MAPPING, type StateLayout } from '@asterism/disk/layout';
+import type { StateLayout } from '@asterism/disk/layout';
 import { readNodeState } from '@asterism/disk/node-state';
 import type { StateDisk } from '@asterism/disk/state-disk';
 import { AsterismError, PolicyError } from '@asterism/errors/errors';
@@ -55,7 +55,7 @@ export class Unlocker {
     if (this.#done) throw new AsterismError('ERR_DISK_UNLOCKED', 'the state disk is unlocked already');
     const { disk, volume, layout, tpm } = this.#options;
     if (!(await disk.testKey(keys.diskKey))) throw new WrongKeyError();
-    await volume.open(STATE_MAPPING, keys.diskKey);
+    await volume.open(keys.diskKey);
     try {
       const { measurementSalt } = await readNodeState(layout.nodeState);
       const clusterId = await this.#options.clusterId(keys.measurementSecret, measurementSalt);
@@ -64,7 +64,7 @@ export class Unlocker {
         throw new PolicyError('ERR_NODE_INITIALIZED', 'PCR 15 of this boot holds the id of another cluster');
       }
     } catch (error) {
-      await volume.close(STATE_MAPPING);
+      await volume.close();
       throw error;
     }
     this.#done = true;
