@@ -244,7 +244,7 @@ describe('state disk with real cryptsetup on an image file', () => {
       await file.close();
       const mapped = await full.map(name, first);
       try {
-        await assert.rejects(readFile(mapped), { code: 'EILSEQ' });
+        await assert.rejects(readFile(mapped), { code: 'EIO' });
       } finally {
         await full.unmap(name);
       }
