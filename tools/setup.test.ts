@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { chmod, copyFile, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -40,14 +40,13 @@ async function program(folder: string, name: string, script: string): Promise<st
   return `${join(folder, 'bin')}:${process.env.PATH}`;
 }
 
-test('with nothing to do it says nothing and takes under a second', async (t) => {
+test('with nothing to do it says nothing, and writes nothing where others may have put links', async (t) => {
   const folder = await clone(t, 'coreutils # always there\n');
   setup(folder);
-  const started = performance.now();
   const { status, output } = setup(folder);
   assert.equal(output, '');
   assert.equal(status, 0);
-  assert.ok(performance.now() - started < 1000);
+  assert.deepEqual(await readdir(join(folder, 'tmp')), []);
 });
 
 test('who is not root gets the exact line to run, and a failure', async (t) => {
