@@ -1,6 +1,8 @@
 /** Bytes that come in pieces of any size. Takes time in proportion to the bytes, also when they come one by one. */
 export class Chunks {
   #parts: Uint8Array[] = [];
+  /** Index of the first part that is still there: taking parts out of the array one by one would be quadratic. */
+  #first = 0;
   #length = 0;
 
   get length(): number {
@@ -15,13 +17,11 @@ export class Chunks {
 
   /** The first `length` bytes (as a view where possible), left in place. Only when that many are there. */
   peek(length: number): Uint8Array {
-    const first = this.#parts[0];
+    const first = this.#parts[this.#first];
     if (first !== undefined && first.length >= length) return first.subarray(0, length);
     const out = new Uint8Array(length);
-    let at = 0;
-    for (const part of this.#parts) {
-      if (at === length) break;
-      const piece = part.subarray(0, length - at);
+    for (let at = 0, index = this.#first; at < length; index++) {
+      const piece = this.#parts[index]!.subarray(0, length - at);
       out.set(piece, at);
       at += piece.length;
     }
@@ -33,16 +33,20 @@ export class Chunks {
     const out = this.peek(length);
     let left = length;
     while (left > 0) {
-      const first = this.#parts[0]!;
+      const first = this.#parts[this.#first]!;
       if (first.length <= left) {
-        this.#parts.shift();
+        this.#first++;
         left -= first.length;
       } else {
-        this.#parts[0] = first.subarray(left);
+        this.#parts[this.#first] = first.subarray(left);
         left = 0;
       }
     }
     this.#length -= length;
+    if (this.#first * 2 >= this.#parts.length) {
+      this.#parts = this.#parts.slice(this.#first);
+      this.#first = 0;
+    }
     return out;
   }
 

@@ -109,6 +109,17 @@ test('records: sealed is opened, anything changed is not', () => {
   assert.throws(() => cleared.open(first.subarray(5), first.subarray(0, 5)), ParseError);
 });
 
+test('chunks that come in a million pieces are put together without going over them again and again', () => {
+  const chunks = new Chunks();
+  const count = 1_000_000;
+  for (let i = 0; i < count; i++) chunks.add(Uint8Array.of(i & 0xff));
+  for (let i = 0; i < count / 2; i++) assert.equal(chunks.take(1)[0], i & 0xff);
+  const rest = chunks.takeAll();
+  assert.equal(rest.length, count / 2);
+  assert.equal(rest.at(-1), (count - 1) & 0xff);
+  assert.equal(chunks.length, 0);
+});
+
 test('chunks give back what they were given, whatever the pieces', () => {
   fc.assert(
     fc.property(fc.array(fc.uint8Array({ maxLength: 20 })), fc.array(fc.nat(30)), (pieces, takes) => {
