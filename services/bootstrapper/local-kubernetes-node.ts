@@ -73,14 +73,14 @@ export class LocalKubernetesNode implements KubernetesNode {
 
   async kubeadm(args: readonly string[], timeoutMs: number, signal: AbortSignal): Promise<string> {
     await mkdir(KUBERNETES_FOLDER, { recursive: true });
+    // `kubeadm kubeconfig` prints one, with its key: neither the log nor an error may have it.
+    const secretOutput = args.includes('kubeconfig');
     return runChecked(KUBEADM, args, {
       timeoutMs,
       signal,
       env: { PATH: PROGRAM_PATH, LC_ALL: 'C', HOME: '/root' },
-      onLine: (line) => {
-        // A kubeconfig is printed on standard output; its key is not for the log.
-        if (args[0] !== 'kubeconfig') this.#options.log(line);
-      },
+      secretOutput,
+      ...(secretOutput ? {} : { onLine: this.#options.log }),
     });
   }
 
