@@ -74,7 +74,7 @@ export class LocalKubernetesNode implements KubernetesNode {
   async kubeadm(args: readonly string[], timeoutMs: number, signal: AbortSignal): Promise<string> {
     await mkdir(KUBERNETES_FOLDER, { recursive: true });
     // `kubeadm kubeconfig` prints one, with its key: neither the log nor an error may have it.
-    const secretOutput = args.includes('kubeconfig');
+    const secretOutput = args[0] === 'kubeconfig';
     return runChecked(KUBEADM, args, {
       timeoutMs,
       signal,
