@@ -219,7 +219,7 @@ test('evidence over another nonce is refused', async (t) => {
   await assert.rejects(verifyNode(target(port), fakeVerifier(), never), VerificationError);
 });
 
-test('garbage instead of evidence is a failure, silence is exit code 4', async (t) => {
+test('garbage instead of evidence is false evidence, silence is exit code 4', async (t) => {
   const server = new PlainGrpcServer({});
   server.addService(VerifyApi, { getAttestation: async () => ({ attestation: toUtf8('garbage') }) });
   const { port } = await server.listen(0, '127.0.0.1');
@@ -228,11 +228,15 @@ test('garbage instead of evidence is a failure, silence is exit code 4', async (
   assert.deepEqual(
     verdicts.map(({ outcome, exitCode }) => [outcome, exitCode]),
     [
-      ['failed', 1],
+      ['failed', 2],
       ['unreachable', 4],
     ],
   );
-  assert.equal(exitCodeOfAll(verdicts), 1);
+  assert.deepEqual(
+    verdicts[0]?.checks.map(({ name, outcome }) => [name, outcome]),
+    [['form', 'failed']],
+  );
+  assert.equal(exitCodeOfAll(verdicts), 2);
 });
 
 test('two nodes that show one attestation key both fail', async (t) => {

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { judge } from '@asterism/attestation/judge';
 import type { Verdict, Verifier } from '@asterism/attestation/types';
 import { equal } from '@asterism/bytes/bytes';
 import { toUtf8 } from '@asterism/bytes/encoding';
@@ -35,7 +36,7 @@ export interface NodeVerdict {
 /**
  * Asks a node for evidence over a nonce of ours and judges it. Without TLS: evidence protects itself.
  *
- * @throws VerificationError | PolicyError | UnreachableError | ParseError
+ * @throws VerificationError | PolicyError | UnreachableError
  */
 export async function verifyNode(
   target: VerifyTarget,
@@ -46,7 +47,7 @@ export async function verifyNode(
   try {
     const nonce = new Uint8Array(randomBytes(32));
     const { attestation } = await client.getAttestation({ nonce }, { signal });
-    const verdict = await verifier.verify(attestation, nonce, signal);
+    const verdict = await judge(verifier, attestation, nonce, signal);
     const matches = equal(verdict.userData, USER_DATA);
     const check: Check = {
       name: 'user-data',
@@ -71,7 +72,7 @@ export async function verifyNodes(
   verifier: Verifier,
   signal: AbortSignal,
 ): Promise<NodeVerdict[]> {
-  const results = await Promise.all(targets.map((target) => judge(target, verifier, signal)));
+  const results = await Promise.all(targets.map((target) => outcomeOf(target, verifier, signal)));
   const seen = new Map<string, number>();
   for (const { attestationKeyId: id } of results) {
     if (id !== undefined) seen.set(id, (seen.get(id) ?? 0) + 1);
@@ -98,7 +99,11 @@ export function exitCodeOfAll(verdicts: readonly NodeVerdict[]): ExitCode {
   return gravest(verdicts.map((verdict) => verdict.exitCode));
 }
 
-async function judge(target: VerifyTarget, verifier: Verifier, signal: AbortSignal): Promise<NodeVerdict> {
+async function outcomeOf(
+  target: VerifyTarget,
+  verifier: Verifier,
+  signal: AbortSignal,
+): Promise<NodeVerdict> {
   const base = { node: target.name, endpoint: `${target.host}:${target.port}` };
   try {
     const { checks, attestationKeyId } = await verifyNode(target, verifier, signal);

@@ -203,7 +203,7 @@ for (const [what, document] of [
     const { socket } = await connectAtls({ host: HOST, port, verifiers, issuer, timeoutMs: 3000 });
     await closed(socket);
     assert.equal(admitted(), 0);
-    assert.equal((refused[0] as { code?: string }).code, 'ERR_ATLS_EVIDENCE');
+    assert.equal((refused[0] as { code?: string }).code, 'ERR_EVIDENCE_FORM');
     await server.close();
   });
 }

@@ -158,7 +158,7 @@ const FALSE_EVIDENCE: Record<string, [(nonce: Uint8Array) => Uint8Array, string]
         now: Date.now(),
         attestation: { oid: '1.3.9900.1', document: new Uint8Array(1000).fill(0x80) },
       }),
-    'ERR_ATLS_EVIDENCE',
+    'ERR_EVIDENCE_FORM',
   ],
   'an old certificate': [
     (nonce) => {

@@ -80,9 +80,9 @@ test('a certificate signed by another key is refused', async () => {
 });
 
 test('errors of a verifier: judgements pass, malformed documents become false evidence', async () => {
-  await refused(shown({ document: new Uint8Array(100) }), 'ERR_ATLS_EVIDENCE');
-  await refused(shown(), 'ERR_ATLS_EVIDENCE', NOW, fakeVerifier({ fail: new TypeError('bug') }));
-  await refused(shown(), 'ERR_ATLS_EVIDENCE', NOW, fakeVerifier({ fail: new ParseError('bad') }));
+  await refused(shown({ document: new Uint8Array(100) }), 'ERR_EVIDENCE_FORM');
+  await refused(shown(), 'ERR_EVIDENCE_FORM', NOW, fakeVerifier({ fail: new TypeError('bug') }));
+  await refused(shown(), 'ERR_EVIDENCE_FORM', NOW, fakeVerifier({ fail: new ParseError('bad') }));
   for (const fail of [new PolicyError('ERR_P', 'no'), new UnreachableError('no collateral')])
     await assert.rejects(verifyPeer(shown(), [fakeVerifier({ fail })], nonce, NOW), fail);
 });

@@ -1,6 +1,7 @@
 import { createHash, timingSafeEqual, type X509Certificate } from 'node:crypto';
+import { judge } from '@asterism/attestation/judge';
 import type { Verdict, Verifier } from '@asterism/attestation/types';
-import { PolicyError, UnreachableError, VerificationError } from '@asterism/errors/errors';
+import { VerificationError } from '@asterism/errors/errors';
 import { type PeerCertificate, parseCertificate } from './parse-certificate.ts';
 
 /**
@@ -81,26 +82,6 @@ function selfSigned(certificate: X509Certificate): boolean {
   } catch {
     // The point is not on the curve.
     return false;
-  }
-}
-
-/** Errors of a verifier that are no judgement (a malformed document, say) become one: the evidence is false. */
-async function judge(
-  verifier: Verifier,
-  document: Uint8Array,
-  nonce: Uint8Array,
-  signal: AbortSignal | undefined,
-): Promise<Verdict> {
-  try {
-    return await verifier.verify(document, nonce, signal);
-  } catch (cause) {
-    const judged = [VerificationError, PolicyError, UnreachableError].some((kind) => cause instanceof kind);
-    if (judged || signal?.aborted) throw cause;
-    throw new VerificationError(
-      'ERR_ATLS_EVIDENCE',
-      `the peer's evidence (${verifier.variant}) cannot be judged: ${(cause as Error).message}`,
-      { cause },
-    );
   }
 }
 

@@ -209,7 +209,7 @@ describe('qemu-vtpm', () => {
       });
     };
     const [scheme, schemeHash, curve, lastOfY] = [13, 15, 17, area.length - 1];
-    await assert.rejects(verifier.verify(at(lastOfY, area[lastOfY]! ^ 1), nonce), ParseError);
+    await refused(at(lastOfY, area[lastOfY]! ^ 1), 'ERR_EVIDENCE_FORM');
     await refused(at(schemeHash, Alg.SHA384), 'ERR_AK_ATTRIBUTES');
     await refused(at(schemeHash, Alg.SHA1), 'ERR_AK_ATTRIBUTES');
     await refused(at(curve, 4), 'ERR_AK_ATTRIBUTES');
@@ -236,8 +236,8 @@ describe('qemu-vtpm', () => {
 
   const name = concat(Uint8Array.of(0, 0x0b), new Uint8Array(32));
   for (const [what, forgery, code] of [
-    ['no TPM_GENERATED magic', { magic: 0xff544346 }, 'ERR_PARSE'],
-    ['the type of a certification', { type: 0x8017 }, 'ERR_PARSE'],
+    ['no TPM_GENERATED magic', { magic: 0xff544346 }, 'ERR_EVIDENCE_FORM'],
+    ['the type of a certification', { type: 0x8017 }, 'ERR_EVIDENCE_FORM'],
     ['the name of another key', { qualifiedSigner: name }, 'ERR_AK_NAME'],
     ['no name at all', { qualifiedSigner: new Uint8Array() }, 'ERR_AK_NAME'],
     ['empty extra data', { extraData: new Uint8Array() }, 'ERR_QUOTE_NONCE'],
@@ -401,6 +401,27 @@ describe('qemu-vtpm', () => {
       ),
       ParseError,
     );
+  });
+
+  it('lists what was found before a structure turned out to be malformed', async () => {
+    const log = changed((d) => {
+      d.Attestation.event_log = toBase64(new Uint8Array(100));
+    });
+    await assert.rejects(verifier.verify(log, nonce), (error: VerificationError) => {
+      assert.equal(error.code, 'ERR_EVIDENCE_FORM');
+      const outcomes = error.checks.map(({ name, outcome }) => `${name} ${outcome}`);
+      assert.ok(outcomes.includes('quote-signature passed') && outcomes.includes('quote-pcrs passed'));
+      assert.equal(outcomes.at(-1), 'form failed');
+      return true;
+    });
+    // TPM_GENERATED (TPM 2.0 Part 2, 6.2) says that the TPM made the structure itself.
+    const magic = changed((d) => {
+      const quote = d.Attestation.quotes.find((one: Json) => one.pcrs.hash === Alg.SHA256);
+      const attest = fromBase64(quote.quote);
+      attest[0]! ^= 1;
+      quote.quote = toBase64(attest);
+    });
+    await refused(magic, 'ERR_EVIDENCE_FORM');
   });
 
   it('shows membership in PCR 15, after which a machine is no newcomer', async () => {

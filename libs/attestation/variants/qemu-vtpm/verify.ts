@@ -1,5 +1,5 @@
 import { concat, equal } from '@asterism/bytes/bytes';
-import { type Check, VerificationError } from '@asterism/errors/errors';
+import { type Check, ParseError, VerificationError } from '@asterism/errors/errors';
 import { SHA256 } from '@asterism/eventlog/event-log';
 import { parseQuoteAttest, parseSignature, type QuoteAttest } from '@asterism/tpm/structures';
 import { type AttestationKey, AttestationKeys, padTo32 } from './attestation-key.ts';
@@ -34,11 +34,21 @@ export class DocumentVerifier {
 
   /**
    * @param nonce the verifier's own, 32 bytes
-   * @throws ParseError | VerificationError
+   * @throws VerificationError
    */
   async verify(document: VtpmDocument, nonce: Uint8Array): Promise<VerifiedDocument> {
     if (nonce.length !== NONCE_BYTES) throw new RangeError(`a nonce of ${nonce.length} bytes`);
     const report: Report = new Report();
+    try {
+      return await this.#judge(document, nonce, report);
+    } catch (cause) {
+      if (!(cause instanceof ParseError)) throw cause;
+      // What was found until then is part of the verdict.
+      throw report.malformed(cause);
+    }
+  }
+
+  async #judge(document: VtpmDocument, nonce: Uint8Array, report: Report): Promise<VerifiedDocument> {
     const key = await this.#readKey(document, report);
     const { quote, attest, indexes } = chooseQuote(document, report);
     const [signed, qualifying, pcrDigest] = await Promise.all([
@@ -117,6 +127,15 @@ class Report {
     this.checks.push({ name, outcome: holds ? 'passed' : 'failed', detail: holds ? passed : failed });
     if (holds) return;
     throw new VerificationError(ERROR_CODES[name], `the evidence is false: ${failed}`, {
+      checks: this.checks,
+    });
+  }
+
+  /** A structure within the document has not the form that its specification demands. */
+  malformed(cause: ParseError): VerificationError {
+    this.checks.push({ name: 'form', outcome: 'failed', detail: cause.message });
+    return new VerificationError('ERR_EVIDENCE_FORM', `the evidence is malformed: ${cause.message}`, {
+      cause,
       checks: this.checks,
     });
   }
