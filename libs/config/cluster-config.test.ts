@@ -77,11 +77,14 @@ for (const [what, from, to, pattern] of [
   ['a thousand workers', 'workerNodes: 1', 'workerNodes: 1000', /workerNodes: Too big/],
   ['another schema version', 'version: v1', 'version: v2', /must be 'v1'/],
   ['a vague Kubernetes version', 'v1.37.2', 'v1.37', /a full version/],
-  ['a missing section', 'kms:\n', 'x-kms:\n', /kms: .*expected object/],
+  ['a missing section', 'kms:\n', 'x-kms:\n', /^conf: kms: is missing$/m],
+  ['a section without content', 'type: cluster', '', /^conf:\d+: kms: is empty$/m],
+  ['a missing name', 'name: mini', '# name', /^conf: name: is missing$/m],
+  ['a missing version', 'version: v1', '# v', /^conf: version: is missing$/m],
   ['an unknown key service', 'type: cluster', 'type: aws', /must be 'cluster'/],
   ['a short measurement', '11'.repeat(32), '11'.repeat(31), /measurements\.4\.expected: must be 64 hexa/],
   ['a measurement that is no hex', '11'.repeat(32), 'zz'.repeat(32), /must be 64 hexadecimal/],
-  ['PCR 24', '      14:', '      24:', /measurements\.24: .*|a PCR index/],
+  ['PCR 24', '      14:', '      24:', /measurements\.24: a PCR index is a number from 0 to 23$/m],
   ['warnOnly as text', '        warnOnly: true', '        warnOnly: "true"', /warnOnly: .*expected boolean/],
   ['no enforced PCR', /warnOnly: false/g, 'warnOnly: true', /at least one PCR must be enforced/],
   [
@@ -127,7 +130,22 @@ test('a huge file is refused before it is parsed', () => {
   assert.match(refusal(`# ${'x'.repeat(300_000)}\n${good}`), /larger than 262144 bytes/);
 });
 
-for (const text of ['', '# nothing\n', 'null', '[]', 'mini', '42', '\0', '%YAML 9.9\n---\na: b']) {
+for (const text of ['', '\n', '# nothing\n']) {
+  test(`a file of ${JSON.stringify(text)} is said to be empty`, () => {
+    assert.equal(refusal(text), 'conf: is empty');
+  });
+}
+
+test('a refusal has no cause: it would be told after it, in the words of the schema library', () => {
+  for (const text of ['', 'name: 1', 'a: [', `${good}\nhelm: {}\n`]) {
+    assert.throws(
+      () => parseClusterConfig(text, 'conf'),
+      (error: Error) => error.cause === undefined,
+    );
+  }
+});
+
+for (const text of ['null', '[]', 'mini', '42', '\0', '%YAML 9.9\n---\na: b']) {
   test(`${JSON.stringify(text)} is refused`, () => {
     assert.match(refusal(text), /^conf/);
   });

@@ -65,6 +65,10 @@ for (const [what, text] of [
   });
 }
 
+test('an empty file is said to be empty', () => {
+  assert.throws(() => parseState(' \n', 'state'), { message: 'state: is empty' });
+});
+
 test('an error never quotes the file, which holds the init secret', () => {
   const broken = `${renderState(state).slice(0, -3)},,`;
   assert.throws(

@@ -16,8 +16,8 @@ const MAX_DEPTH = 32;
  * @throws ParseError with code ERR_CONFIG; the message names the line, the path of the key and the nearest known key
  */
 export function parseYaml<T>(text: string, schema: z.ZodType<T>, name: string): T {
-  const fail = (message: string, cause?: unknown): never => {
-    throw new ParseError(`${name}${message}`, { code: 'ERR_CONFIG', cause });
+  const fail = (message: string): never => {
+    throw new ParseError(`${name}${message}`, { code: 'ERR_CONFIG' });
   };
   if (Buffer.byteLength(text) > MAX_FILE_BYTES) {
     fail(`: the file is larger than ${MAX_FILE_BYTES} bytes; a configuration is not`);
@@ -34,7 +34,7 @@ export function parseYaml<T>(text: string, schema: z.ZodType<T>, name: string): 
   });
   const line = (offset: number) => lines.linePos(offset).line;
   const problem = document.errors[0] ?? document.warnings[0];
-  if (problem !== undefined) fail(`:${line(problem.pos[0])}: ${problem.message}`, problem);
+  if (problem !== undefined) fail(`:${line(problem.pos[0])}: ${problem.message}`);
   visit(document, (_, node) => {
     if (isAlias(node)) fail(`:${line(node.range?.[0] ?? 0)}: aliases (*name) are not allowed here`);
   });
@@ -59,6 +59,7 @@ export function parseJson<T>(text: string, schema: z.ZodType<T>, name: string): 
   if (Buffer.byteLength(text) > MAX_FILE_BYTES) {
     throw new ParseError(`${name}: the file is larger than ${MAX_FILE_BYTES} bytes`, { code: 'ERR_CONFIG' });
   }
+  if (text.trim() === '') throw new ParseError(`${name}: is empty`, { code: 'ERR_CONFIG' });
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -80,8 +81,8 @@ export function check<T>(
   if (result.success) return result.data;
   const messages = result.error.issues.flatMap((issue) => {
     if (issue.code !== 'unrecognized_keys') {
-      const where = issue.path.length === 0 ? '' : ` ${issue.path.map(String).join('.')}:`;
-      return [`${name}${lineAt(issue.path)}:${where} ${issue.message}`];
+      const where = issue.path.length === 0 ? '' : ` ${issue.path.map(String).join('.').slice(0, 200)}:`;
+      return [`${name}${lineAt(issue.path)}:${where} ${wordsOf(issue, valueAt(value, issue.path))}`];
     }
     return issue.keys.map((key) => {
       const known = knownKeys(schema, issue.path);
@@ -92,7 +93,24 @@ export function check<T>(
       return `${name}${lineAt([...issue.path, key])}: ${path.slice(0, 200)}: unknown key; ${hint}`;
     });
   });
-  throw new ParseError(messages.join('\n'), { code: 'ERR_CONFIG', cause: result.error });
+  // Without the schema library's error as cause: that one's message is all of this again, as JSON.
+  throw new ParseError(messages.join('\n'), { code: 'ERR_CONFIG' });
+}
+
+function wordsOf(issue: z.core.$ZodIssue, found: unknown): string {
+  if (issue.code === 'invalid_key') return issue.issues.map(({ message }) => message).join('; ');
+  if (found === undefined) return 'is missing';
+  if (found === null) return 'is empty';
+  return issue.message;
+}
+
+function valueAt(value: unknown, path: readonly PropertyKey[]): unknown {
+  let at = value;
+  for (const step of path) {
+    if (typeof at !== 'object' || at === null || !Object.hasOwn(at, step)) return undefined;
+    at = (at as Record<PropertyKey, unknown>)[step];
+  }
+  return at;
 }
 
 /** A cheap look before the parser, whose recursion a hostile file could exhaust. */

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -72,6 +72,49 @@ test('a folder, a FIFO or a huge file in the place of a file is refused, not wai
   await assert.rejects(ws.read('folder'), { code: 'ERR_READ' });
   await assert.rejects(ws.read('fifo'), { code: 'ERR_READ' });
   await assert.rejects(ws.read('huge'), { code: 'ERR_CONFIG' });
+});
+
+test('a file that is no text is named', async (t) => {
+  const ws = await workspace(t);
+  await writeFile(ws.path('asterism-conf.yaml'), new Uint8Array([0x6e, 0xff, 0xfe]));
+  await assert.rejects(ws.config(), { message: `${ws.path('asterism-conf.yaml')}: is not UTF-8 text` });
+});
+
+for (const [what, text] of [
+  ['empty', ''],
+  ['cut off', '{"schema": 1,'],
+  ['of another form', '{"schema": 1}'],
+  ['no text', new Uint8Array([0xff])],
+] as const) {
+  test(`where the state file is ${what}, the error says how to find and remove the cluster`, async (t) => {
+    const ws = await workspace(t);
+    await writeFile(ws.path('asterism-state.json'), text);
+    await assert.rejects(ws.requireState(), (error: Error & { code: string }) => {
+      assert.equal(error.code, 'ERR_STATE_DAMAGED');
+      assert.ok(error.message.startsWith(`${ws.path('asterism-state.json')}: `));
+      assert.match(error.message, /asterism local list.*asterism local remove UID/s);
+      return true;
+    });
+  });
+}
+
+test('a write that fails names the file and the reason, not the temporary file that was tried', async (t) => {
+  const ws = await workspace(t);
+  await writeFile(ws.path('plain'), '');
+  await mkdir(ws.path('folder/asterism-conf.yaml'), { recursive: true });
+  for (const [folder, overwrite, reason] of [
+    ['plain/below', false, 'not a directory'],
+    ['plain', false, 'file already exists'],
+    ['plain', true, 'file already exists'],
+    ['folder', true, 'illegal operation on a directory'],
+  ] as const) {
+    const there = new Workspace(ws.path(folder));
+    const path = there.path('asterism-conf.yaml');
+    await assert.rejects(there.create('asterism-conf.yaml', 'x', { overwrite }), {
+      code: 'ERR_WRITE',
+      message: `${path} cannot be written: ${reason}`,
+    });
+  }
 });
 
 test('a master secret is generated with 32 random bytes each and read back', async (t) => {

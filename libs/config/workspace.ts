@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
 import { link, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { getSystemErrorMessage } from 'node:util';
 import { fromUtf8 } from '@asterism/bytes/encoding';
 import { syncFolder, writeFileAtomic } from '@asterism/disk/atomic-file';
 import { AsterismError, ParseError } from '@asterism/errors/errors';
@@ -23,7 +24,7 @@ export class WorkspaceError extends AsterismError {}
 
 /**
  * The folder that holds one cluster's files: configuration, state, master secret, kubeconfig. All are made with
- * mode 0600, and none is overwritten but the state, which this class alone writes.
+ * mode 0600, and none is overwritten unless the caller says so; but the state, which this class alone writes.
  */
 export class Workspace {
   readonly folder: string;
@@ -36,21 +37,34 @@ export class Workspace {
     return join(this.folder, name);
   }
 
-  async config(name: string = CONFIG_FILE): Promise<ClusterConfig> {
-    const text = await this.read(name);
+  async config(): Promise<ClusterConfig> {
+    const text = await this.read(CONFIG_FILE);
     if (text === undefined) {
       throw new WorkspaceError(
         'ERR_NO_CONFIG',
-        `${this.path(name)} does not exist; make it with: asterism config generate local`,
+        `${this.path(CONFIG_FILE)} does not exist; make it with: asterism config generate local`,
       );
     }
-    return parseClusterConfig(text, this.path(name));
+    return parseClusterConfig(text, this.path(CONFIG_FILE));
   }
 
-  /** @returns undefined where this workspace has made no cluster yet */
+  /**
+   * @returns undefined where this workspace has made no cluster yet
+   * @throws ParseError (ERR_STATE_DAMAGED) that says how to get at the cluster without the file
+   */
   async state(): Promise<ClusterState | undefined> {
-    const text = await this.read(STATE_FILE);
-    return text === undefined ? undefined : parseState(text, this.path(STATE_FILE));
+    const path = this.path(STATE_FILE);
+    try {
+      const text = await this.read(STATE_FILE);
+      return text === undefined ? undefined : parseState(text, path);
+    } catch (error) {
+      if (!(error instanceof ParseError) || error.code === 'ERR_STATE_NEWER') throw error;
+      throw new ParseError(
+        `${error.message}\nWhere there is no copy of the file, find its cluster with \`asterism local list\`, remove ` +
+          `that with \`asterism local remove UID\`, then delete the file`,
+        { code: 'ERR_STATE_DAMAGED' },
+      );
+    }
   }
 
   /** @throws WorkspaceError (ERR_NO_CLUSTER) where this workspace has made no cluster yet */
@@ -67,7 +81,7 @@ export class Workspace {
 
   /** Replaces the state, whole or not at all. */
   async writeState(state: ClusterState): Promise<void> {
-    await writeFileAtomic(this.path(STATE_FILE), renderState(state));
+    await this.create(STATE_FILE, renderState(state), { overwrite: true });
   }
 
   async masterSecret(path: string = this.path(MASTER_SECRET_FILE)): Promise<MasterSecret | undefined> {
@@ -89,30 +103,23 @@ export class Workspace {
    */
   async create(name: string, text: string, options: { overwrite?: boolean } = {}): Promise<void> {
     const path = this.path(name);
-    if (options.overwrite) {
-      await writeFileAtomic(path, text);
-      return;
-    }
+    if (options.overwrite) return writing(path, () => writeFileAtomic(path, text));
     const temporary = `${path}.${randomUUID()}.tmp`;
     try {
-      await writeFileAtomic(temporary, text);
-      // Unlike rename, link fails where the name is taken.
-      await link(temporary, path);
-      await syncFolder(this.folder);
-    } catch (cause) {
-      if ((cause as NodeJS.ErrnoException).code !== 'EEXIST') throw cause;
-      throw new WorkspaceError(
-        'ERR_EXISTS',
-        `${path} exists and is not overwritten; move it away or use another workspace (--workspace)`,
-        { cause },
-      );
+      await writing(path, async () => {
+        await writeFileAtomic(temporary, text);
+        // Unlike rename, link fails where the name is taken.
+        await link(temporary, path);
+        await syncFolder(this.folder);
+      });
     } finally {
-      await rm(temporary, { force: true });
+      await rm(temporary, { force: true }).catch(() => {});
     }
   }
 
   async remove(name: string): Promise<void> {
-    await rm(this.path(name), { force: true });
+    const path = this.path(name);
+    await writing(path, () => rm(path, { force: true }));
   }
 }
 
@@ -124,7 +131,7 @@ async function readBounded(path: string): Promise<string | undefined> {
     file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw new WorkspaceError('ERR_READ', `${path} cannot be read: ${(cause as Error).message}`, { cause });
+    throw new WorkspaceError('ERR_READ', `${path} cannot be read: ${reasonOf(cause)}`);
   }
   try {
     const { size } = await file.stat().then((found) => {
@@ -138,8 +145,38 @@ async function readBounded(path: string): Promise<string | undefined> {
     }
     const buffer = new Uint8Array(MAX_FILE_BYTES + 1);
     const { bytesRead } = await file.read(buffer, 0, buffer.length, 0);
-    return fromUtf8(buffer.subarray(0, bytesRead));
+    return textOf(buffer.subarray(0, bytesRead), path);
   } finally {
     await file.close();
   }
+}
+
+function textOf(bytes: Uint8Array, path: string): string {
+  try {
+    return fromUtf8(bytes);
+  } catch {
+    throw new ParseError(`${path}: is not UTF-8 text`, { code: 'ERR_CONFIG' });
+  }
+}
+
+/** Changes a file; a failure names it, and not the temporary file that stands in for it. */
+async function writing(path: string, work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (cause) {
+    const { code, syscall } = cause as NodeJS.ErrnoException;
+    if (code === 'EEXIST' && syscall === 'link') {
+      throw new WorkspaceError(
+        'ERR_EXISTS',
+        `${path} exists and is not overwritten; move it away or use another workspace (--workspace)`,
+      );
+    }
+    throw new WorkspaceError('ERR_WRITE', `${path} cannot be written: ${reasonOf(cause)}`);
+  }
+}
+
+/** The system's words for an error, without the call and the paths that its message names. */
+function reasonOf(error: unknown): string {
+  const { errno, message } = error as NodeJS.ErrnoException;
+  return errno === undefined ? message : getSystemErrorMessage(errno);
 }
