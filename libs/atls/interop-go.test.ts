@@ -10,7 +10,7 @@ import { createAtlsServer } from './server.ts';
 
 const OID = '1.3.9900.1';
 const LENGTHS = [0, 8 * 1024, 40 * 1024, 60_000];
-const built = buildGoPeer('atls-peer');
+const built = await buildGoPeer('atls-peer');
 const program = 'program' in built ? built.program : '';
 const options = { timeout: 60_000, ...('skip' in built ? { skip: built.skip } : {}) };
 

@@ -8,7 +8,7 @@ import { AtlsGrpcServer } from './atls-server.ts';
 import { API } from './gen/keyservice_pb.ts';
 
 const OID = '1.3.9900.1';
-const built = buildGoPeer('grpc-peer');
+const built = await buildGoPeer('grpc-peer');
 const program = 'program' in built ? built.program : '';
 const options = { timeout: 60_000, ...('skip' in built ? { skip: built.skip } : {}) };
 const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);

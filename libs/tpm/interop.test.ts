@@ -17,8 +17,9 @@ import { withTpm } from './with-tpm.ts';
 const run = promisify(execFile);
 const extraData = Uint8Array.from({ length: 32 }, (_, i) => i);
 
+const go = await buildGoPeer('tpm-peer');
+
 describe('go-tpm reads what we read', () => {
-  const go = buildGoPeer('tpm-peer');
   for (const type of ['ecc-p256', 'rsa-2048'] as const) {
     it(type, { skip: 'skip' in go && go.skip }, async () => {
       if ('skip' in go) return;

@@ -80,8 +80,9 @@ describe('tpm2-tools', () => {
   }
 });
 
+const go = await buildGoPeer('attest-peer');
+
 describe('go-tpm-tools, as v2.6 uses it', () => {
-  const go = buildGoPeer('attest-peer');
   const skip = 'skip' in go && go.skip;
   const peer = (args: readonly string[], input: Uint8Array = new Uint8Array()) => {
     if ('skip' in go) throw new Error(go.skip);
