@@ -1,21 +1,8 @@
-import { type DestinationStream, type Logger, pino } from 'pino';
-
-/** Field names whose values never reach a log, at the top and one level down. */
-const SECRET = [
-  'authorization',
-  'dataKey',
-  'kmsUri',
-  'masterSecret',
-  'measurementSecret',
-  'password',
-  'passphrase',
-  'secret',
-  'stateDiskKey',
-  'token',
-];
+import { type Bindings, type ChildLoggerOptions, type DestinationStream, type Logger, pino } from 'pino';
+import { censorText, redact } from './redact.ts';
 
 /**
- * JSON lines on standard output.
+ * JSON lines on standard output, without secrets: see {@link redact}.
  * @param level `LOG_LEVEL` of the environment where it is not given, else info
  */
 export function createLogger(options: {
@@ -27,7 +14,15 @@ export function createLogger(options: {
   const settings = {
     name: options.name,
     level: level in pino.levels.values ? level : 'info',
-    redact: { paths: SECRET.flatMap((name) => [name, `*.${name}`]), censor: '[secret]' },
+    formatters: { log: redact },
+    // `redact` has made plain values of errors.
+    serializers: { err: (value: unknown) => value, msg: censorText },
   };
-  return options.destination === undefined ? pino(settings) : pino(settings, options.destination);
+  const log = options.destination === undefined ? pino(settings) : pino(settings, options.destination);
+  // pino writes a child's own fields without asking a formatter.
+  const { child } = log;
+  log.child = function (this: typeof log, fields: Bindings, childOptions?: ChildLoggerOptions) {
+    return Reflect.apply(child, this, [redact(fields), childOptions]);
+  } as typeof child;
+  return log;
 }

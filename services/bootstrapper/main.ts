@@ -5,10 +5,10 @@ import { masterSecretOf, openKms } from '@asterism/kms/open';
 import { AtlsGrpcServer } from '@asterism/rpc/atls-server';
 import { API } from '@asterism/rpc/gen/init_pb';
 import { AuditLog } from '@asterism/runtime/audit-log';
+import { createLogger } from '@asterism/runtime/logger';
 import { CLUSTER_ID_PCR } from '@asterism/runtime/machine-tpm';
 import { nodeParts } from '@asterism/runtime/node-parts';
 import { runChecked } from '@asterism/runtime/program';
-import { pino } from 'pino';
 import { Health } from './health.ts';
 import type { InitMachine } from './init-phases.ts';
 import { Initializer, type Keys } from './initializer.ts';
@@ -26,7 +26,7 @@ const HEALTH_PORT = 9103;
 /** A server that stops in the same breath as a handler answers cuts the answer off. */
 const ANSWER_LEAVES_MS = 250;
 
-const log = pino({ name: 'bootstrapper', redact: ['*.kmsUri', '*.token', '*.stateDiskKey'] });
+const log = createLogger({ name: 'bootstrapper' });
 const parts = nodeParts(process.env);
 const layout = stateLayout();
 const health = new Health();

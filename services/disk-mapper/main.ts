@@ -3,8 +3,8 @@ import { stateLayout, TEMPORARY_KEY_FILE } from '@asterism/disk/layout';
 import { openKms } from '@asterism/kms/open';
 import { AtlsGrpcServer } from '@asterism/rpc/atls-server';
 import { serveHealth } from '@asterism/runtime/health-server';
+import { createLogger } from '@asterism/runtime/logger';
 import { nodeParts } from '@asterism/runtime/node-parts';
-import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import { prepareStateDisk } from './prepare.ts';
 import { firstGood } from './race.ts';
@@ -15,7 +15,7 @@ import { Unlocker } from './unlock.ts';
 
 const HEALTH_PORT = 9104;
 
-const log = pino({ name: 'disk-mapper' });
+const log = createLogger({ name: 'disk-mapper' });
 // A member that rebooted may wait here for hours: who looks after it can see that it does.
 let missing: string | undefined = 'the state disk is not open yet';
 const health = await serveHealth({ port: HEALTH_PORT, registry: new Registry(), missing: () => missing });
