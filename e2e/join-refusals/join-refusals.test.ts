@@ -48,10 +48,11 @@ describe('join refusals', { skip: SKIP }, () => {
   });
 
   /** Calls the JoinService from the worker's network. */
-  async function outsider(events: Attempt['events'], ...calls: Call[]): Promise<Answer[]> {
+  const outsider = (events: Attempt['events'], ...calls: Call[]) => attempt({ events, calls });
+  async function attempt(what: Omit<Attempt, 'host'>): Promise<Answer[]> {
     const init = await runningInit(cluster.state.uid, worker.name);
     assert.ok(init !== undefined);
-    const attempt: Attempt = { host: controlPlane.address, events, calls };
+    const attempt: Attempt = { host: controlPlane.address, ...what };
     const program = [join(ROOT, 'tools/node'), join(import.meta.dirname, 'outsider.ts')];
     const answers = await must(
       run('nsenter', ['-t', String(init.pid), '-n', '--', ...program], { stdin: JSON.stringify(attempt) }),
@@ -62,9 +63,9 @@ describe('join refusals', { skip: SKIP }, () => {
     assert.equal(answer?.granted, false);
     assert.equal(answer.code, code, answer.message);
   };
-  const refusedByHandshake = (answer: Answer | undefined) => {
+  const refusedByHandshake = (answer: Answer | undefined, reason = 'ERR_MEASUREMENTS_DIFFER') => {
     refused(answer, 'ERR_ATLS_REFUSED');
-    assert.match(answer?.message ?? '', /ERR_MEASUREMENTS_DIFFER/);
+    assert.match(answer?.message ?? '', new RegExp(reason));
   };
   const joinAs = (nodeName: string, address: string, controlPlane = false): Call => ({
     join: crypto.randomUUID(),
@@ -98,6 +99,23 @@ describe('join refusals', { skip: SKIP }, () => {
       refusedByHandshake(answer);
     });
   }
+
+  test('with the quote of an earlier handshake: no handshake', async () => {
+    const call: Call = { rejoin: disks.get(worker.name)! };
+    const [first, second] = await attempt({ events: goodBoot, calls: [call, call], evidence: 'replayed' });
+    // Fresh it was good enough to be heard.
+    refused(first, 'ERR_DISK_OWNER');
+    refusedByHandshake(second, 'ERR_QUOTE_NONCE');
+  });
+
+  test('with a genuine quote beside a forged one of the PCRs that are compared: no handshake', async () => {
+    const [answer] = await attempt({
+      events: [{ pcr: 4, digest: toHex(randomBytes(32)) }],
+      calls: [joinAs(worker.name, worker.address)],
+      evidence: { claims: goodBoot },
+    });
+    refusedByHandshake(answer, 'ERR_QUOTE_SIGNATURE');
+  });
 
   test('a member of a cluster, this or another: no handshake', async () => {
     const [answer] = await outsider(
@@ -142,7 +160,14 @@ describe('join refusals', { skip: SKIP }, () => {
     const refusals = entries.filter(
       ({ outcome, address }) => outcome === 'refused' && address === worker.address,
     );
-    for (const reason of ['ERR_DISK_OWNER', 'ERR_ROLE', 'ERR_CSR', 'ERR_MEASUREMENTS_DIFFER']) {
+    for (const reason of [
+      'ERR_DISK_OWNER',
+      'ERR_ROLE',
+      'ERR_CSR',
+      'ERR_MEASUREMENTS_DIFFER',
+      'ERR_QUOTE_NONCE',
+      'ERR_QUOTE_SIGNATURE',
+    ]) {
       assert.ok(
         refusals.some((entry) => entry.reason === reason),
         reason,

@@ -20,7 +20,8 @@ export function refusedHandshakes(
     counter.inc({ reason });
     // Connections that say nothing, or no TLS, have shown no evidence.
     if (!(error instanceof AsterismError) || error instanceof UnreachableError) return;
-    const times = refusals.count(address);
+    // By reason: what is wrong with a peer must not hide in the series of what was wrong before.
+    const times = refusals.count(`${address} ${reason}`);
     if (times === undefined) return;
     // A log that cannot be written makes the service broken by itself.
     audit.append({ event: 'handshake', outcome: 'refused', address, reason, times }).catch(() => {});
