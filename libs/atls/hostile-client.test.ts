@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect as connectTcp, type Socket } from 'node:net';
+import { Duplex } from 'node:stream';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { connect as connectTls } from 'node:tls';
+import { RateLimiter } from '@asterism/runtime/rate-limiter';
 import { fakeIssuer, fakeVerifier } from '@asterism/testkit/fake-attestation';
-import { connectAtls } from './client.ts';
+import { connectAtls, handshakeAtls } from './client.ts';
+import { newNonce, nonceText } from './nonce.ts';
 import { type AtlsServerOptions, createAtlsServer } from './server.ts';
 
 const HOST = '127.0.0.1';
@@ -49,6 +52,82 @@ test('500 connections that say nothing: the server answers others, holds few, an
   await gone;
   assert.equal(server.pending, 0);
   assert.ok(process.memoryUsage().rss - heap < 128 * 2 ** 20);
+  await server.close();
+});
+
+/** Sends a whole ClientHello with a nonce from the given address of this machine, and stops there. */
+async function greetAndStop(port: number, localAddress: string): Promise<Socket> {
+  const raw = connectTcp({ port, host: HOST, localAddress });
+  raw.on('error', () => {});
+  await once(raw, 'connect');
+  const tls = connectTls({
+    socket: new Deaf(raw),
+    servername: nonceText(newNonce()),
+    ALPNProtocols: ['h2'],
+  });
+  tls.on('error', () => {});
+  return raw;
+}
+
+/** What TLS writes reaches the other end; what that answers does not come back. */
+class Deaf extends Duplex {
+  readonly #raw: Socket;
+  constructor(raw: Socket) {
+    super();
+    this.#raw = raw.resume();
+  }
+  override _read(): void {}
+  override _write(chunk: Buffer, _encoding: BufferEncoding, done: () => void): void {
+    this.#raw.write(chunk, () => done());
+  }
+}
+
+test('four addresses that greet and stop in every place there is: a fifth one is served', async () => {
+  const { server, port } = await serve({
+    handshakeTimeoutMs: 60_000,
+    maxPending: 32,
+    maxPendingPerAddress: 8,
+  });
+  const from = ['127.0.0.2', '127.0.0.3', '127.0.0.4', '127.0.0.5'];
+  const stopped = await Promise.all(
+    Array.from({ length: 64 }, (_, i) => greetAndStop(port, from[i % from.length]!)),
+  );
+  while (server.pending < 32) await delay(10);
+  for (let i = 0; i < 5; i++) {
+    const { socket } = await connectAtls({ host: HOST, port, verifiers, timeoutMs: 10_000 });
+    await closed(socket);
+  }
+  // One that shares an attacker's address (both behind a load balancer) too.
+  for (const localAddress of from) {
+    const raw = connectTcp({ port, host: HOST, localAddress });
+    await once(raw, 'connect');
+    const { socket } = await handshakeAtls(raw, { verifiers, timeoutMs: 10_000 });
+    await closed(socket);
+  }
+  for (const socket of stopped) socket.destroy();
+  await server.close();
+});
+
+test('an address that greets without end has no evidence made beyond its rate, and costs others nothing', async () => {
+  let issued = 0;
+  const fake = fakeIssuer();
+  const { server, port, refused } = await serve({
+    handshakes: new RateLimiter({ burst: 3, perSecond: 0.001 }),
+    issuer: {
+      ...fake,
+      issue: (...args) => {
+        issued++;
+        return fake.issue(...args);
+      },
+    },
+  });
+  const stopped = await Promise.all(Array.from({ length: 20 }, () => greetAndStop(port, '127.0.0.2')));
+  while (refused.length < 17) await delay(10);
+  assert.equal(issued, 3);
+  assert.ok(refused.every((error) => (error as { code?: string }).code === 'ERR_RATE_LIMIT'));
+  const { socket } = await connectAtls({ host: HOST, port, verifiers, timeoutMs: 10_000 });
+  await closed(socket);
+  for (const each of stopped) each.destroy();
   await server.close();
 });
 

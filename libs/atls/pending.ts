@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 import { UnreachableError } from '@asterism/errors/errors';
 import { timedOut } from './issuing.ts';
+import { Places } from './places.ts';
 
 /** A connection whose handshake or verification is not done. */
 export class Pending {
@@ -29,49 +30,44 @@ export interface PendingLimits {
 }
 
 /**
- * The connections in the making, bounded in time and number. A newcomer that finds no room takes the place of the
- * oldest connection that has not even sent a ClientHello (of its own address, when that is what is full); when
- * there is none, the newcomer is closed. So connections that say nothing cannot keep others out.
+ * The connections in the making, bounded in time and number. A newcomer that finds no room takes a place of the address
+ * that holds the most ({@link Places}): of a connection that has not even sent a ClientHello where there is one, else of
+ * the oldest. So neither connections that say nothing nor those that greet and stop can keep others out.
  */
 export class PendingConnections {
   readonly #limits: PendingLimits;
+  readonly #places: Places<Pending>;
   readonly #byKey = new Map<string, Pending>();
-  readonly #all = new Map<Pending, NodeJS.Timeout>();
-  readonly #perAddress = new Map<string, number>();
+  readonly #timers = new Map<Pending, NodeJS.Timeout>();
 
   constructor(limits: PendingLimits) {
     this.#limits = limits;
+    this.#places = new Places({
+      max: limits.max,
+      maxPerAddress: limits.maxPerAddress,
+      rank: ({ greeted }) => (greeted ? 1 : 0),
+      evict: (pending) => this.#giveUp(pending, () => new Error('made room for another connection')),
+    });
   }
 
   get size(): number {
-    return this.#all.size;
+    return this.#timers.size;
   }
 
   /** @returns whether there is room; otherwise the socket has been destroyed */
   add(raw: Socket): boolean {
-    if (raw.remoteAddress === undefined) {
+    const pending = new Pending(raw);
+    if (raw.remoteAddress === undefined || !this.#places.add(pending)) {
       raw.destroy();
       return false;
     }
-    const pending = new Pending(raw);
-    const { address } = pending;
-    const { max, maxPerAddress, timeoutMs } = this.#limits;
-    const fullHere = (this.#perAddress.get(address) ?? 0) >= maxPerAddress;
-    if (fullHere || this.#all.size >= max) {
-      const silent = this.#oldestSilent(fullHere ? address : undefined);
-      if (silent === undefined) {
-        raw.destroy();
-        return false;
-      }
-      this.#giveUp(silent, () => new Error('made room for another connection'));
-    }
+    const { timeoutMs } = this.#limits;
     const timer = setTimeout(
       () => this.#giveUp(pending, () => timedOut('the handshake', timeoutMs)),
       timeoutMs,
     );
-    this.#all.set(pending, timer);
+    this.#timers.set(pending, timer);
     this.#byKey.set(pending.key, pending);
-    this.#perAddress.set(address, (this.#perAddress.get(address) ?? 0) + 1);
     raw.once('close', () => this.#giveUp(pending, () => new Error('the peer closed the connection')));
     return true;
   }
@@ -83,37 +79,29 @@ export class PendingConnections {
 
   /** Takes a connection out: it is verified, or done with. */
   release(pending: Pending): void {
-    const timer = this.#all.get(pending);
+    const timer = this.#timers.get(pending);
     if (timer === undefined) return;
     clearTimeout(timer);
-    this.#all.delete(pending);
+    this.#timers.delete(pending);
+    this.#places.delete(pending);
     // The same four-tuple may be in use again while the older connection is still being closed.
     if (this.#byKey.get(pending.key) === pending) this.#byKey.delete(pending.key);
-    const left = (this.#perAddress.get(pending.address) ?? 1) - 1;
-    if (left > 0) this.#perAddress.set(pending.address, left);
-    else this.#perAddress.delete(pending.address);
   }
 
   /** Gives all of them up. */
   clear(): void {
-    for (const pending of [...this.#all.keys()]) this.#giveUp(pending, () => new Error('the server closes'));
+    for (const pending of [...this.#timers.keys()])
+      this.#giveUp(pending, () => new Error('the server closes'));
   }
 
   #giveUp(pending: Pending, reason: () => Error): void {
-    if (!this.#all.has(pending)) return;
+    if (!this.#timers.has(pending)) return;
     this.release(pending);
     const error = reason();
     pending.abort.abort(error);
     pending.raw.destroy();
     // Port scans, health checks and evicted silent connections are no news.
     if (pending.greeted || error instanceof UnreachableError) this.#limits.givenUp?.(pending, error);
-  }
-
-  #oldestSilent(address: string | undefined): Pending | undefined {
-    for (const pending of this.#all.keys()) {
-      if (!pending.greeted && (address === undefined || pending.address === address)) return pending;
-    }
-    return undefined;
   }
 }
 

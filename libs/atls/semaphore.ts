@@ -1,16 +1,20 @@
-/** Lets at most `limit` holders work at a time; the others wait in order. */
+/**
+ * Lets at most `limit` holders work at a time. The others wait in one queue for each key, and the queues take turns: who
+ * asks a hundred times waits longer for the last, and nobody else does.
+ */
 export class Semaphore {
-  readonly #waiting = new Set<() => void>();
+  /** Order of insertion is the order of turns. */
+  readonly #queues = new Map<string, Set<() => void>>();
   #free: number;
 
   constructor(limit: number) {
     this.#free = limit;
   }
 
-  /** Runs `work` when there is room. A waiter whose signal aborts leaves the queue with the signal's reason. */
-  async run<T>(work: () => Promise<T>, signal: AbortSignal): Promise<T> {
+  /** Runs `work` when there is room. A waiter whose signal aborts leaves its queue with the signal's reason. */
+  async run<T>(key: string, work: () => Promise<T>, signal: AbortSignal): Promise<T> {
     if (this.#free > 0) this.#free--;
-    else await this.#wait(signal);
+    else await this.#wait(key, signal);
     try {
       return await work();
     } finally {
@@ -18,29 +22,36 @@ export class Semaphore {
     }
   }
 
-  #wait(signal: AbortSignal): Promise<void> {
+  #wait(key: string, signal: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
       if (signal.aborted) return reject(signal.reason);
+      const queue = this.#queues.get(key) ?? new Set();
       const go = () => {
         signal.removeEventListener('abort', leave);
         resolve();
       };
       const leave = () => {
-        this.#waiting.delete(go);
+        queue.delete(go);
+        if (queue.size === 0) this.#queues.delete(key);
         reject(signal.reason);
       };
       signal.addEventListener('abort', leave, { once: true });
-      this.#waiting.add(go);
+      this.#queues.set(key, queue.add(go));
     });
   }
 
   #release(): void {
-    const [next] = this.#waiting;
-    if (next === undefined) {
+    const [turn] = this.#queues;
+    if (turn === undefined) {
       this.#free++;
       return;
     }
-    this.#waiting.delete(next);
-    next();
+    const [key, queue] = turn;
+    const [next] = queue;
+    queue.delete(next!);
+    // To the end of the line, where others of its key still wait.
+    this.#queues.delete(key);
+    if (queue.size > 0) this.#queues.set(key, queue);
+    next!();
   }
 }

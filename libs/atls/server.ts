@@ -22,8 +22,10 @@ export interface AtlsServerOptions {
   /** Connections not yet verified: overall (default 256) and of one address (default 64). */
   readonly maxPending?: number;
   readonly maxPendingPerAddress?: number;
-  /** Documents issued at the same time. Default 8; a TPM makes one at a time anyway. */
+  /** Documents issued at the same time. Default 8; a TPM makes one at a time anyway. Addresses that wait take turns. */
   readonly maxIssuing?: number;
+  /** Asked before evidence is made for an address; throws where that asks too often. Default: nobody is refused. */
+  readonly handshakes?: { take(address: string): void };
   /** Open connections, verified ones included. Default 1024; more are dropped. */
   readonly maxConnections?: number;
   /** Protocols offered by ALPN. Default h2. */
@@ -73,8 +75,10 @@ export function createAtlsServer(options: AtlsServerOptions): AtlsServer {
   async function prepare(socket: Socket, serverName: string, pending: Pending): Promise<() => SecureContext> {
     const { signal } = pending.abort;
     const clientNonce = nonceFromText(serverName);
+    options.handshakes?.take(pending.address);
     const identity = identities.next();
     const certificate = await issuing.run(
+      pending.address,
       () => issueCertificate(issuer, identity, clientNonce, signal),
       signal,
     );
