@@ -48,6 +48,36 @@ describe('measurements', () => {
     ]);
   });
 
+  // key-vectors.md section 5
+  for (const [hex, base64] of [
+    [HEX, BASE64],
+    [
+      'd5a4496d21dec9a5258ddb19c6feb53bb4d3c0463fe607f2488ddf4f1006ef9e',
+      '1aRJbSHeyaUljdsZxv61O7TTwEY/5gfySI3fTxAG754=',
+    ],
+  ] as const) {
+    it(`reads ${hex.slice(0, 8)} in either encoding as the same`, () => {
+      const [one] = parseMeasurements({ 2: base64 }).values();
+      assert.equal(toHex(one!.expected), hex);
+      assert.deepEqual(parseMeasurements({ 2: { expected: hex } }).get(2), one);
+    });
+  }
+
+  it('reads what Constellation v2.6.0 released for QEMU, and prints it as it was', () => {
+    const released = Object.fromEntries(
+      Object.entries({
+        4: 'dfd62a251a234d2eccdbb4659e4990c330f3e4a4456f7274c769ad43c174c7c4',
+        8: '00'.repeat(32),
+        9: 'a13d79910d9d98480c0d5c3f197d383d5d26895e350225e219bf286a7402e780',
+        11: '00'.repeat(32),
+        12: 'c2b1e24a8ff734ea9546622da8ba438c6799be6b6cb4e6593d9411e9ea084c0c',
+        13: '00'.repeat(32),
+        15: '00'.repeat(32),
+      }).map(([index, expected]) => [index, { expected, warnOnly: false }]),
+    );
+    assert.deepEqual(renderMeasurements(parseMeasurements(released)), released);
+  });
+
   it('reads YAML, with indexes as numbers, and what it prints', () => {
     for (const text of [
       `4:\n    expected: "${HEX}"\n    warnOnly: true\n11:\n    expected: ${BASE64}\n`,

@@ -2,8 +2,6 @@
 export interface VariantInfo {
   readonly oid: string;
   readonly trust: string;
-  /** No policy takes its evidence without an explicit word of the user. */
-  readonly insecure: boolean;
 }
 
 /** Every variant: adding one is a folder, a row here and a page in docs. */
@@ -13,12 +11,10 @@ export const VARIANTS = {
     trust:
       'The TPM is a program of the host and nothing proves whose key signed: whoever controls the host can forge this ' +
       'evidence. It shows what booted only if the host is trusted.',
-    insecure: true,
   },
   dummy: {
     oid: '1.3.9900.1.1',
     trust: 'None: the document proves nothing at all. For development only.',
-    insecure: true,
   },
 } as const satisfies Record<string, VariantInfo>;
 

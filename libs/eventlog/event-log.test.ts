@@ -6,7 +6,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { promisify } from 'node:util';
-import { toHex } from '@asterism/bytes/encoding';
+import { fromHex, toHex } from '@asterism/bytes/encoding';
 import { ParseError } from '@asterism/errors/errors';
 import { temporaryFolder } from '@asterism/testkit/temporary-folder';
 import { parseEventLog, replay, SHA256 } from './event-log.ts';
@@ -30,6 +30,28 @@ describe('event log', () => {
     assert.deepEqual(pcrs.get(9), extend(extend(zero, digestOf('b')), digestOf('c')));
     assert.equal(pcrs.size, 2);
   });
+
+  // key-vectors.md section 2
+  for (const [what, digest, pcr] of [
+    [
+      'Constellation',
+      digestOf('Constellation'),
+      'f2630ee674c310b3bd7a75d3d632ac8e625c309d8a5367063f06e3c32a8411a1',
+    ],
+    [
+      'a separator',
+      fromHex('df3f619804a92fdb4057192dc43dd748ea778adc52bc498ce80524c014b81119'),
+      '3d458cfe55cc03ea1f443f1562beec8df51c75e14a9fcf9a7234a13f198e7969',
+    ],
+  ] as const) {
+    it(`leads from zero by ${what} to the known value`, async () => {
+      const pcrs = await replay(
+        parseEventLog(writeEventLog([{ pcr: 4, digest, description: what }])),
+        SHA256,
+      );
+      assert.equal(toHex(pcrs.get(4)!), pcr);
+    });
+  }
 
   it('writes logs that tpm2_eventlog reads', async () => {
     await using folder = await temporaryFolder();

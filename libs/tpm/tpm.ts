@@ -187,7 +187,7 @@ export class Tpm {
     return { attest, signature: reader.rest().slice() };
   }
 
-  /** The whole content of an NV index with owner or authorisation read access by empty password. */
+  /** The whole content of an NV index that its own (empty) authorisation may read: TPMA_NV_AUTHREAD. */
   async readNv(index: number): Promise<Uint8Array> {
     const { reader } = await this.#run('NV_ReadPublic', Command.NV_READ_PUBLIC, [index], undefined, 0);
     const area = reader.sub(reader.u16be('NV public size'), 'NV public');
