@@ -1,4 +1,4 @@
-import { type Bindings, type ChildLoggerOptions, type DestinationStream, type Logger, pino } from 'pino';
+import { type DestinationStream, type Logger, pino } from 'pino';
 import { censorText, redact } from './redact.ts';
 
 /**
@@ -21,8 +21,9 @@ export function createLogger(options: {
   const log = options.destination === undefined ? pino(settings) : pino(settings, options.destination);
   // pino writes a child's own fields without asking a formatter.
   const { child } = log;
-  log.child = function (this: typeof log, fields: Bindings, childOptions?: ChildLoggerOptions) {
-    return Reflect.apply(child, this, [redact(fields), childOptions]);
-  } as typeof child;
+  const redacted = (...[fields, ...rest]: Parameters<typeof child>) => [redact(fields), ...rest];
+  log.child = function (this: typeof log, ...given: Parameters<typeof child>) {
+    return Reflect.apply(child, this, redacted(...given));
+  };
   return log;
 }
