@@ -1,5 +1,4 @@
 import { join } from 'node:path';
-import { AsterismError } from '@asterism/errors/errors';
 import { DEFAULT_VERSION, RELEASES } from '@asterism/kubernetes/components/catalogue';
 import {
   componentsFolder,
@@ -8,12 +7,11 @@ import {
   readManifest,
 } from '@asterism/kubernetes/components/provide';
 import { verifyComponents } from '@asterism/kubernetes/components/verify';
+import { componentsOfCluster } from '@asterism/provider-local/components';
+import { MIRROR_PORT } from '@asterism/provider-local/mirror';
 import type { KubernetesComponents, KubernetesVersion } from '../parts.ts';
 
-/** Port of the mirror that serves components to the nodes of a local cluster, at the cluster's endpoint. */
-const MIRROR_PORT = 8080;
-
-/** The components in the user's cache. */
+/** The components in the user's cache, and those that a cluster was made with. */
 export const kubernetesComponents: KubernetesComponents = {
   list: () => Promise.all(RELEASES.map(({ version }) => describe(version))),
   async provide(version, options) {
@@ -21,14 +19,8 @@ export const kubernetesComponents: KubernetesComponents = {
   },
   verify: verifyComponents,
   async forNodes(state) {
-    const manifest = await readManifest(state.kubernetesVersion);
-    if (manifest === undefined) {
-      throw new AsterismError(
-        'ERR_NOT_BUILT',
-        `the components of Kubernetes ${state.kubernetesVersion} are not in the cache any more; ` +
-          `run: asterism components build ${state.kubernetesVersion}`,
-      );
-    }
+    // Not those of the cache, which may be built anew between create and init.
+    const manifest = await componentsOfCluster(state.uid);
     return componentsForWire(manifest, `http://${state.endpoint}:${MIRROR_PORT}`);
   },
 };

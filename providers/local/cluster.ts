@@ -20,13 +20,13 @@ const nodeSchema = z.strictObject({
   address: z.ipv4(),
 });
 
-const schema = z.strictObject({
+// Not strict: records of other releases have other fields too.
+const schema = z.object({
   name: z.string(),
   uid: uidSchema,
   /** The fabric is 10.77.<subnet>.0/24. */
   subnet: z.int().min(1).max(254),
   imageFolder: z.string(),
-  componentsFolder: z.string(),
   initSecretHash: z.string(),
   stateDiskMiB: z.int(),
   /** Chosen when the cluster is made: a disk is formatted with integrity or without. */

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
+import { readFile, readlink, rename } from 'node:fs/promises';
 import { request } from 'node:http';
 import { type AddressInfo, connect, createServer } from 'node:net';
 import { join } from 'node:path';
@@ -23,6 +23,7 @@ import {
   testSpec,
 } from './cluster.fixture.ts';
 import { gatewayOf, hostAddressOf, type LocalCluster, nodeRuntime } from './cluster.ts';
+import { ownComponents } from './components.ts';
 import { runningInit } from './node.ts';
 import {
   addLocalNode,
@@ -35,6 +36,13 @@ import {
 } from './provider.ts';
 import { stopSupervisor } from './supervisor.ts';
 import { tpmAddress } from './tpm.ts';
+
+/** Whether anybody takes connections there. */
+const connects = (host: string, port: number) =>
+  new Promise<boolean>((resolve) => {
+    const socket = connect({ host, port }, () => resolve(true));
+    socket.once('error', () => resolve(false)).once('connect', () => socket.destroy());
+  });
 
 const PCRS = [4, 8, 9, 11, 12, 13, 15];
 
@@ -68,15 +76,35 @@ describe('provider local', { skip: SKIP_NODES }, () => {
   });
 
   it('runs systemd as the first process, in its own namespaces and cgroups', async () => {
-    const { output } = await inNode(
-      'worker-0',
-      'sh',
-      '-c',
-      'hostname; cat /proc/1/comm; ls /sys/fs/cgroup/systemd 2>/dev/null | head -0; ps ax | wc -l',
-    );
+    const { output } = await inNode('worker-0', 'bash', '-c', 'hostname; cat /proc/1/comm; ps ax | wc -l');
     assert.match(output, /^worker-0\nsystemd\n/);
     const processes = Number(output.trim().split('\n').at(-1));
     assert.ok(processes < 60, `${processes} processes are seen in the node`);
+    const { pid } = (await runningInit(cluster.uid, 'worker-0'))!;
+    for (const kind of ['mnt', 'net', 'pid', 'uts', 'ipc', 'cgroup'])
+      assert.notEqual(
+        await readlink(`/proc/${pid}/ns/${kind}`),
+        await readlink(`/proc/self/ns/${kind}`),
+        kind,
+      );
+    // Every hierarchy, seen from the host and from the node: what to the host is below the node's cgroup is to the node
+    // below the root, so that nothing beside it has a name there.
+    const own = `/asterism-${cluster.uid}/worker-0`;
+    const pathsOf = (text: string) =>
+      new Map(
+        text
+          .trim()
+          .split('\n')
+          .map((line) => [line.split(':')[1]!, line.split(':')[2]!]),
+      );
+    const outside = pathsOf(await readFile(`/proc/${pid}/cgroup`, 'utf8'));
+    const inside = pathsOf((await inNode('worker-0', 'cat', '/proc/1/cgroup')).output);
+    assert.deepEqual([...inside.keys()], [...outside.keys()]);
+    for (const [hierarchy, path] of outside) {
+      const [above, below] = path.split(own);
+      assert.ok(below !== undefined, `${hierarchy || 'unified'}: ${path} is not in ${own}`);
+      assert.equal(inside.get(hierarchy), below || '/', `${hierarchy || 'unified'}, below ${above}`);
+    }
   });
 
   it('tells each node who it is, on a socket that no other node has', async () => {
@@ -157,12 +185,31 @@ describe('provider local', { skip: SKIP_NODES }, () => {
     await startLocalNode(cluster.uid, 'worker-0');
   });
 
-  it('survives its supervisor: nodes run on, and another one takes over', async () => {
-    const metadata = httpMetadata(`unix:${join(nodeRuntime(cluster.uid, 'worker-0'), 'metadata.sock')}`);
+  const killSupervisor = async () => {
     for (const pid of await processesIn(cluster.uid, 'supervisor.host')) {
       const command = await readFile(`/proc/${pid}/cmdline`, 'utf8');
       if (command.startsWith(process.execPath)) process.kill(pid, 'SIGKILL');
     }
+  };
+
+  it('tells nodes who they are and balances also where its components are lost', async () => {
+    const metadata = httpMetadata(`unix:${join(nodeRuntime(cluster.uid, 'worker-0'), 'metadata.sock')}`);
+    const components = ownComponents(cluster.uid);
+    await rename(components, `${components}.away`);
+    await killSupervisor();
+    await eventually('it serves again', 20_000, async () => (await metadata.self()).name === 'worker-0');
+    await eventually('it balances', 20_000, async () => await connects(gatewayOf(cluster), 30081));
+    const { hash } = (await readManifest(DEFAULT_VERSION))!.components[0]!;
+    const ask = async () =>
+      (await fetch(`http://${gatewayOf(cluster)}:8080/components/${hash.slice('sha256:'.length)}`)).status;
+    await eventually('the mirror says so', 20_000, async () => (await ask()) === 404);
+    await rename(`${components}.away`, components);
+    assert.equal(await ask(), 200);
+  });
+
+  it('survives its supervisor: nodes run on, and another one takes over', async () => {
+    const metadata = httpMetadata(`unix:${join(nodeRuntime(cluster.uid, 'worker-0'), 'metadata.sock')}`);
+    await killSupervisor();
     await eventually(
       'metadata is served again',
       20_000,

@@ -3,7 +3,6 @@ import { mkdir, rm, rmdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { AsterismError } from '@asterism/errors/errors';
 import { imageFolder } from '@asterism/image/build';
-import { componentsFolder, readManifest } from '@asterism/kubernetes/components/provide';
 import { processesIn, removeGroups } from './cgroups.ts';
 import {
   CLUSTERS,
@@ -20,6 +19,7 @@ import {
   runtimeFolder,
   writeCluster,
 } from './cluster.ts';
+import { builtComponents, keepComponents } from './components.ts';
 import { canMapStateDisks, checkHost, host } from './host.ts';
 import { raiseHostLimits, restoreHostLimits } from './host-limits.ts';
 import { locked } from './lock.ts';
@@ -54,6 +54,7 @@ const LAST_NODE = 250;
 /**
  * Makes the machines of a cluster and boots them.
  * @throws AsterismError ERR_HOST, ERR_NOT_BUILT, ERR_CLUSTER_EXISTS
+ * @throws VerificationError ERR_COMPONENT_HASH
  */
 export async function createLocalCluster(
   spec: LocalClusterSpec,
@@ -70,15 +71,12 @@ export async function createLocalCluster(
       'ERR_NOT_BUILT',
       `image ${spec.image} is not in the cache; run: asterism image build`,
     );
-  if ((await readManifest(spec.kubernetesVersion)) === undefined) {
-    throw new AsterismError(
-      'ERR_NOT_BUILT',
-      `the components of ${spec.kubernetesVersion} are not in the cache; run: asterism components build ${spec.kubernetesVersion}`,
-    );
-  }
+  const components = await builtComponents(spec.kubernetesVersion);
   const cluster = await register(spec, image, machines);
   options.onDetail('network');
   await underLock(cluster.uid, startSupervisor);
+  options.onDetail('components');
+  await underLock(cluster.uid, ({ uid }) => keepComponents(uid, components));
   for (const { name } of cluster.nodes) {
     options.signal.throwIfAborted();
     options.onDetail(`booting ${name}`);
@@ -133,7 +131,6 @@ async function register(
       uid: spec.uid,
       subnet,
       imageFolder: image,
-      componentsFolder: componentsFolder(spec.kubernetesVersion),
       initSecretHash: spec.initSecretHash,
       stateDiskMiB: spec.stateDiskMiB,
       stateDisksMapped: await canMapStateDisks(),

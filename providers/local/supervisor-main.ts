@@ -1,7 +1,5 @@
-import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
-import type { ComponentManifest } from '@asterism/kubernetes/components/provide';
 import { clusterFolder, gatewayOf, nodeOf, readCluster } from './cluster.ts';
+import { ownComponents } from './components.ts';
 import { BALANCED_PORTS, balance } from './load-balancer.ts';
 import { locked } from './lock.ts';
 import { serveMetadata } from './metadata-server.ts';
@@ -30,10 +28,8 @@ const controlPlanes = () =>
 
 await serveNodes();
 for (const port of BALANCED_PORTS) await balance(gatewayOf(cluster), port, controlPlanes);
-const manifest = JSON.parse(
-  await readFile(join(cluster.componentsFolder, 'components.json'), 'utf8'),
-) as ComponentManifest;
-await serveMirror(gatewayOf(cluster), cluster.componentsFolder, manifest);
+// What the mirror lacks is missed by nodes that join. What is above, every node needs all the time.
+await serveMirror(gatewayOf(cluster), ownComponents(uid)).catch((cause) => say(`no mirror: ${cause}`));
 process.stdout.write('serving\n');
 
 while (true) {
