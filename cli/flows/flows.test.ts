@@ -24,6 +24,7 @@ function plan(port: number, more: Partial<InitPlan> = {}): InitPlan {
   return {
     host: '127.0.0.1',
     port,
+    node: 'control-plane-0',
     request: { clusterName: 'test', initSecret: toUtf8('secret') },
     verifier: fakeVerifier(),
     signal: never,
@@ -51,6 +52,7 @@ async function initServer(t: TestContext, initStream: InitStream, port = 0): Pro
       throw new StatusError('UNIMPLEMENTED', 'ERR_X', 'only the stream');
     },
     initStream,
+    confirmInit: async () => ({}),
   });
   const address = await server.listen(port, '127.0.0.1');
   t.after(() => server.stop(0));
@@ -81,7 +83,9 @@ test('init gives up on an address where nobody is, with exit code 4', async () =
   const call = initialize(plan(await freePort(), { onRetry: () => (retries += 1) }));
   await assert.rejects(
     call,
-    (error) => exitCodeOf(error) === 4 && /no sign of life/.test((error as Error).message),
+    (error) =>
+      exitCodeOf(error) === 4 &&
+      /no sign of life.*`asterism local logs control-plane-0`/.test((error as Error).message),
   );
   assert.ok(retries >= 2);
 });
@@ -147,6 +151,7 @@ test('a connection that breaks in the middle of init is made anew', async (t) =>
   let calls = 0;
   const handlers = {
     init: async () => ({}),
+    confirmInit: async () => ({}),
     initStream: async function* () {
       calls += 1;
       yield { kind: { case: 'log', value: 'started' } } as const;
@@ -232,6 +237,8 @@ test('garbage instead of evidence is false evidence, silence is exit code 4', as
       ['unreachable', 4],
     ],
   );
+  assert.match(verdicts[1]!.error!, /ECONNREFUSED/);
+  assert.doesNotMatch(verdicts[1]!.error!, /Resolution note/);
   assert.deepEqual(
     verdicts[0]?.checks.map(({ name, outcome }) => [name, outcome]),
     [['form', 'failed']],

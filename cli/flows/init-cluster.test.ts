@@ -84,6 +84,7 @@ async function scene(t: TestContext, answer?: (request: InitRequest) => Promise<
   const server = new AtlsGrpcServer({ issuer: fakeIssuer(), handshakeTimeoutMs: 5000, maxPending: 10 });
   server.addService(API, {
     init: async () => ({}),
+    confirmInit: async () => ({}),
     initStream: async function* (request) {
       requests.push(request);
       const clusterId = await (answer ?? right)(request);
@@ -172,9 +173,40 @@ test('a node that answers with another cluster id is not believed', async (t) =>
 test('the master secret of an earlier cluster is not taken by accident, but on purpose', async (t) => {
   const { workspace, input, requests } = await scene(t);
   await workspace.createMasterSecret(generateMasterSecret());
-  await assert.rejects(initCluster(input, parts()), { code: 'ERR_EXISTS' });
+  const hint = `--master-secret ${workspace.path(MASTER_SECRET_FILE)}, or move it away`;
+  await assert.rejects(initCluster(input, parts()), (error: Error & { code: string }) => {
+    assert.ok(error.message.includes(hint), error.message);
+    return error.code === 'ERR_EXISTS';
+  });
   assert.equal(requests.length, 0);
   await initCluster({ ...input, masterSecretFile: workspace.path(MASTER_SECRET_FILE) }, parts());
+});
+
+for (const [what, text] of [
+  ['is not there', undefined],
+  ['is no secret', 'mine'],
+] as const) {
+  test(`a given master secret that ${what} leaves no half step that takes an earlier one next time`, async (t) => {
+    const { workspace, input, state, requests } = await scene(t);
+    await workspace.createMasterSecret(generateMasterSecret());
+    const masterSecretFile = workspace.path('given.json');
+    if (text !== undefined) await writeFile(masterSecretFile, text);
+    await assert.rejects(initCluster({ ...input, masterSecretFile }, parts()), /given\.json/);
+    assert.deepEqual(await workspace.requireState(), state);
+    await assert.rejects(initCluster(input, parts()), { code: 'ERR_EXISTS' });
+    assert.equal(requests.length, 0);
+  });
+}
+
+test('an init with a given master secret that is killed does not go on with an earlier one', async (t) => {
+  const { workspace, input, requests } = await scene(t);
+  await workspace.createMasterSecret(generateMasterSecret());
+  const masterSecretFile = workspace.path('given.json');
+  await writeFile(masterSecretFile, renderMasterSecret(generateMasterSecret()));
+  const killed = { ...parts(), clusterIdOf: () => Promise.reject(new Error('killed')) };
+  await assert.rejects(initCluster({ ...input, masterSecretFile }, killed), /killed/);
+  await assert.rejects(initCluster(input, parts()), { code: 'ERR_EXISTS' });
+  assert.equal(requests.length, 0);
 });
 
 test('going on with another master secret is refused before a call', async (t) => {

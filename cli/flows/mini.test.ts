@@ -56,6 +56,7 @@ async function world(t: TestContext, options: { failInits?: number } = {}) {
   const bootstrapper = new AtlsGrpcServer({ issuer: fakeIssuer(), handshakeTimeoutMs: 5000, maxPending: 10 });
   bootstrapper.addService(InitApi, {
     init: async () => ({}),
+    confirmInit: async () => ({}),
     initStream: async function* (request) {
       inits += 1;
       const phase = { phase: 'kubeadm', number: 1, total: 1 };

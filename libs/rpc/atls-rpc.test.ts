@@ -28,6 +28,7 @@ async function serve(options: ConstructorParameters<typeof AtlsGrpcServer>[0]) {
   });
   server.addService(Init, {
     init: async () => ({}),
+    confirmInit: async () => ({}),
     async *initStream({ clusterName }) {
       for (let number = 1; number <= 3; number++)
         yield { kind: { case: 'progress', value: { phase: clusterName, state: 'done', number, total: 3 } } };

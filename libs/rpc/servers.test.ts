@@ -249,6 +249,7 @@ test('a stream: its reader may stop early, and the handler ends', async () => {
   const server = new PlainGrpcServer();
   server.addService(Init, {
     init: async () => ({}),
+    confirmInit: async () => ({}),
     async *initStream(_request, { signal }) {
       let sent = 0;
       try {

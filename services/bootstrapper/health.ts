@@ -3,8 +3,17 @@ import { serveHealth } from '@asterism/runtime/health-server';
 import { Gauge, Registry } from 'prom-client';
 
 /** What the node is doing: for /readyz and the metric. */
-export type NodePhase = 'starting' | 'waiting' | 'initialising' | 'joining' | 'member' | 'failed';
-const PHASES: readonly NodePhase[] = ['starting', 'waiting', 'initialising', 'joining', 'member', 'failed'];
+const PHASES = [
+  'starting',
+  'waiting',
+  'initialising',
+  'joining',
+  /** A member by an init whose answer is not confirmed yet. */
+  'delivering',
+  'member',
+  'failed',
+] as const;
+export type NodePhase = (typeof PHASES)[number];
 
 /** Health of the bootstrapper. Ready: the node can be initialised, is becoming a member, or is one. */
 export class Health {

@@ -7,7 +7,8 @@ import { isZero } from '@asterism/bytes/bytes';
 import { toHex } from '@asterism/bytes/encoding';
 import { clusterId, deriveKey } from '@asterism/crypto/derive';
 import { readNodeState } from '@asterism/disk/node-state';
-import { PolicyError } from '@asterism/errors/errors';
+import { type AsterismError, PolicyError } from '@asterism/errors/errors';
+import type { InstanceMetadata, Metadata } from '@asterism/metadata/types';
 import { type AtlsClient, atlsClient } from '@asterism/rpc/atls-client';
 import { AtlsGrpcServer } from '@asterism/rpc/atls-server';
 import { API, type InitEvent } from '@asterism/rpc/gen/init_pb';
@@ -17,6 +18,7 @@ import { fakeIssuer, fakeVerifier } from '@asterism/testkit/fake-attestation';
 import { hash } from 'bcryptjs';
 import { instance, makeTestMachine, type TestMachine, testKeys, testMetadata } from './fake-machine.ts';
 import { INIT_PHASES } from './init-phases.ts';
+import { MAX_REQUEST_BYTES } from './init-server.ts';
 import { Initializer } from './initializer.ts';
 import { Journal } from './journal.ts';
 import { NodeLock } from './node-lock.ts';
@@ -49,13 +51,15 @@ const expectedId = clusterId(secret, order.measurementSalt);
 describe('init over aTLS', () => {
   let machine: TestMachine;
   let stop: (() => Promise<void>)[];
-  let delivered: number;
+  let confirmed: number;
+  let metadata: Metadata;
   let policy: (pcrs: ReadonlyMap<number, Uint8Array>) => string;
 
   beforeEach(async () => {
     machine = await makeTestMachine();
     stop = [() => machine.remove()];
-    delivered = 0;
+    confirmed = 0;
+    metadata = testMetadata(instance('CP_0', '10.77.1.2', 'ControlPlane'));
     policy = () => '{"4":{}}';
   });
   afterEach(async () => {
@@ -80,18 +84,18 @@ describe('init over aTLS', () => {
   }> {
     const initializer = new Initializer({
       machine: machine.machine,
-      metadata: testMetadata(instance('CP_0', '10.77.1.2', 'ControlPlane')),
+      metadata,
       keys: testKeys,
       policy: { settle: (_, pcrs) => policy(pcrs) },
       lock,
       log: quiet,
     });
-    const server = new AtlsGrpcServer({ issuer: fakeIssuer() });
+    const server = new AtlsGrpcServer({ issuer: fakeIssuer(), maxRequestBytes: MAX_REQUEST_BYTES });
     const guard = new SecretGuard(HASH);
     const audit = await AuditLog.open(auditPath());
     server.addService(
       API,
-      initService({ initializer, guard, audit: failing ?? audit, onDelivered: () => delivered++ }),
+      initService({ initializer, guard, audit: failing ?? audit, onConfirmed: () => confirmed++ }),
     );
     const { port } = await server.listen(0, '127.0.0.1');
     const kill = async (): Promise<void> => {
@@ -136,8 +140,6 @@ describe('init over aTLS', () => {
       phases,
       INIT_PHASES.map(({ name }) => name),
     );
-    assert.equal(delivered, 1);
-
     assert.deepEqual(machine.tpm.pcrs.get(15), clusterIdPcr(expectedId));
     const header = await machine.machine.disk.header();
     assert.equal(header.initialized, true);
@@ -147,9 +149,9 @@ describe('init over aTLS', () => {
     await assert.rejects(access(machine.machine.temporaryKeyFile!), { code: 'ENOENT' });
     const state = await readNodeState(machine.machine.layout.nodeState);
     assert.deepEqual(state, { role: 'ControlPlane', measurementSalt: order.measurementSalt });
-    assert.equal((await Journal.load(machine.machine.layout.initJournal))!.complete, true);
+    assert.equal((await Journal.load(machine.machine.layout.initJournal))!.complete, false);
 
-    const objects = JSON.parse(machine.node.applied[1]!).items as {
+    const objects = JSON.parse(machine.node.applied.find((text) => text.includes('join-config'))!).items as {
       metadata: { name: string };
       data: Record<string, string>;
     }[];
@@ -187,12 +189,16 @@ describe('init over aTLS', () => {
     assert.ok(performance.now() - started < 1000);
     assert.deepEqual(machine.node.steps, []);
     assert.ok(isZero(machine.tpm.pcrs.get(15)!));
+    for (let more = 0; more < 8; more++) await assert.rejects(wrong.init(order));
     const lines = await audited();
     assert.ok(lines.every(({ event, outcome }) => event === 'init' && outcome === 'refused'));
-    assert.equal(lines[0]!.reason, 'ERR_INIT_SECRET');
+    // Each guess that was compared has its line; of what was refused unseen, those that double in number.
     assert.deepEqual(
-      lines.map(({ times }) => times),
-      [1, 2, 4, 8],
+      lines.map(({ reason, times }) => [reason, times]),
+      [
+        ...Array(9).fill(['ERR_INIT_SECRET', undefined]),
+        ...[1, 2, 4, 8].map((times) => ['ERR_INIT_SECRET_THROTTLED', times]),
+      ],
     );
     assert.doesNotMatch(JSON.stringify(lines), /guess/);
   });
@@ -349,6 +355,34 @@ describe('init over aTLS', () => {
     await client().init({ ...order, kubernetesComponents: moved });
   });
 
+  it('takes no order on a machine that is not the first control plane, and none while that is not known', async () => {
+    const self = instance('cp-1', '10.77.1.3', 'ControlPlane');
+    const first = instance('cp-0', '10.77.1.2', 'ControlPlane');
+    const attempt = async (others: InstanceMetadata[]): Promise<unknown> => {
+      metadata = testMetadata(self, others);
+      const { client, kill } = await boot();
+      const failure = await client()
+        .init(order)
+        .then(
+          () => undefined,
+          (error) => error,
+        );
+      await kill();
+      return failure;
+    };
+    for (const others of [[first], [{ ...first, role: 'Unknown' as const }]]) {
+      const failure = await attempt(others);
+      assert.equal((failure as AsterismError | undefined)?.code, 'ERR_INIT_ELSEWHERE');
+      assert.match(String(failure), /cp-0/);
+      assert.equal(await Journal.load(machine.machine.layout.initJournal), undefined);
+    }
+    assert.deepEqual(machine.node.steps, []);
+    assert.ok(isZero(machine.tpm.pcrs.get(15)!));
+    assert.equal(await attempt([]), undefined);
+    // What was begun goes on, whatever the provider says then.
+    assert.equal(await attempt([first]), undefined);
+  });
+
   it('refuses a node that is a member without a journal', async () => {
     await machine.tpm.extendClusterId(expectedId);
     const { client } = await boot();
@@ -374,6 +408,55 @@ describe('init over aTLS', () => {
     lock.tryTake('join');
     const { client } = await boot(lock);
     await assert.rejects(client().init(order), { code: 'ERR_NODE_BUSY' });
+  });
+
+  it('gives the answer again until it is confirmed, to the same order only, and then to nobody', async () => {
+    const first = await boot();
+    const answer = await first.client().init(order);
+    await first.kill();
+    const { client } = await boot();
+    for (const [other, code] of [
+      [{ initSecret: Buffer.from('a guess') }, 'ERR_INIT_SECRET'],
+      [{ kmsUri: `kms://cluster-kms?key=${'11'.repeat(32)}` }, 'ERR_NODE_INITIALIZED'],
+      [{ clusterName: 'other' }, 'ERR_INIT_ORDER'],
+    ] as const) {
+      await assert.rejects(client().init({ ...order, ...other }), { code });
+    }
+    const phases = machine.node.steps.length;
+    assert.deepEqual(await client().init(order), answer);
+    const again = machine.node.steps.slice(phases);
+    assert.deepEqual(again.slice(0, 3), ['containerd', 'kubelet', 'api']);
+    assert.match(again.slice(3).join(), /^kubeadm kubeconfig user [^,]*$/);
+
+    const right = { initSecret: SECRET, clusterId: answer.clusterId };
+    for (const [wrong, code] of [
+      [{ initSecret: Buffer.from('a guess') }, 'ERR_INIT_SECRET'],
+      [{ clusterId: new Uint8Array(32) }, 'ERR_INIT_CONFIRM'],
+      [{ clusterId: new Uint8Array() }, 'ERR_INIT_CONFIRM'],
+    ] as const) {
+      await assert.rejects(client().confirmInit({ ...right, ...wrong }), { code });
+    }
+    assert.equal(confirmed, 0);
+    await client().confirmInit(right);
+    assert.equal(confirmed, 1);
+    assert.equal((await Journal.load(machine.machine.layout.initJournal))!.complete, true);
+    // The answer to a confirmation can be lost, too.
+    await client().confirmInit(right);
+    await assert.rejects(client().init(order), { code: 'ERR_NODE_INITIALIZED' });
+    const lines = await audited();
+    assert.deepEqual(lines.at(-3), { ...lines.at(-3), event: 'confirm-init', outcome: 'granted' });
+  });
+
+  it('takes no confirmation of an init that has not ended', async () => {
+    const { client } = await boot();
+    const right = { initSecret: SECRET, clusterId: expectedId };
+    await assert.rejects(client().confirmInit(right), { code: 'ERR_INIT_CONFIRM' });
+    machine.node.hook = async (step) => {
+      if (step === 'daemonsets') throw new Error('killed');
+    };
+    await assert.rejects(client().init(order), /killed/);
+    await assert.rejects(client().confirmInit(right), { code: 'ERR_INIT_CONFIRM' });
+    assert.equal((await Journal.load(machine.machine.layout.initJournal))!.complete, false);
   });
 
   const malformed: Record<string, object> = {

@@ -8,6 +8,7 @@ import type { Metadata } from '@asterism/metadata/types';
 import { StatusError } from '@asterism/rpc/status';
 import { CLUSTER_ID_PCR, clusterIdPcr } from '@asterism/runtime/machine-tpm';
 import type { ClusterFacts } from './cluster-objects.ts';
+import { deliveryLeftMs, markEnded } from './delivery.ts';
 import {
   adminKubeconfig,
   apiEndpointOf,
@@ -15,6 +16,7 @@ import {
   type InitContext,
   type InitMachine,
 } from './init-phases.ts';
+import { lookUp } from './init-place.ts';
 import type { InitOrder } from './init-request.ts';
 import { type InitAnswer, type InitEventValue, InitRun } from './init-run.ts';
 import { Journal } from './journal.ts';
@@ -48,6 +50,10 @@ export interface InitializerOptions {
   readonly policy: JoinPolicy;
   readonly lock: NodeLock;
   readonly log: { info(fields: object, message: string): void; error(fields: object, message: string): void };
+  /** All phases are done; the answer is there for so long, unless it is confirmed. */
+  readonly onEnded?: (leftMs: number) => void;
+  /** By the provider's word another machine takes the init. */
+  readonly onElsewhere?: () => void;
   /** Default INIT_PHASES. */
   readonly phases?: readonly Phase<InitContext>[];
 }
@@ -93,8 +99,31 @@ export class Initializer {
     await this.#run?.result.catch(() => {});
   }
 
-  /** The caller has the answer: this init is history. */
-  async delivered(): Promise<void> {
+  /**
+   * The caller has the answer on its disk: this init is history. May be called again.
+   * @throws StatusError FAILED_PRECONDITION there is no such init, or it has not ended
+   */
+  async confirm(clusterId: Uint8Array): Promise<void> {
+    const journal = await Journal.load(this.#options.machine.layout.initJournal);
+    if (journal === undefined || journal.clusterId !== toHex(clusterId)) {
+      throw new StatusError(
+        'FAILED_PRECONDITION',
+        'ERR_INIT_CONFIRM',
+        'this node has made no cluster with that id: confirm the init of the cluster that it answered with',
+      );
+    }
+    if (deliveryLeftMs(journal) === undefined) {
+      throw new StatusError(
+        'FAILED_PRECONDITION',
+        'ERR_INIT_CONFIRM',
+        'the init has not ended, so there is no answer to confirm: run init again',
+      );
+    }
+    await journal.markComplete();
+  }
+
+  /** Nobody confirmed in time: the answer is not given any more. */
+  async expire(): Promise<void> {
     const journal = await Journal.load(this.#options.machine.layout.initJournal);
     await journal?.markComplete();
   }
@@ -117,6 +146,8 @@ export class Initializer {
         },
         signal,
       );
+      await markEnded(journal);
+      this.#options.onEnded?.(deliveryLeftMs(journal)!);
       const kubeconfig = toUtf8(await adminKubeconfig(context, signal));
       return { kubeconfig, ownerId: new Uint8Array(), clusterId: context.clusterId };
     } catch (err) {
@@ -141,6 +172,7 @@ export class Initializer {
     const pcrs = await machine.tpm.readPcrs();
     const pcr = pcrs.get(CLUSTER_ID_PCR);
     if (pcr === undefined) throw new AsterismError('ERR_TPM_PCR', 'the TPM has no SHA-256 bank with PCR 15');
+    if (isZero(pcr)) await this.#refuseElsewhere();
     const path = machine.layout.initJournal;
     let journal = await Journal.load(path);
     // PCR 15 forgets at a reboot, and the disk-mapper extends it again for a disk that is a member's. A journal
@@ -181,6 +213,13 @@ export class Initializer {
         'PCR 15 says that this node is a member, but its state disk has no account of an init',
       );
     }
+    if (journal?.complete) {
+      throw new StatusError(
+        'FAILED_PRECONDITION',
+        'ERR_NODE_INITIALIZED',
+        'the init of this node has ended and its answer is confirmed; it is not given again',
+      );
+    }
     if (journal !== undefined && journal.order !== order.fingerprint) {
       throw new StatusError(
         'FAILED_PRECONDITION',
@@ -216,6 +255,18 @@ export class Initializer {
       apiEndpoint: apiEndpointOf(await metadata.loadBalancerEndpoint()),
     };
     return { context, journal };
+  }
+
+  /** Looked at anew for each order: when this machine started, the provider may not have known all others. */
+  async #refuseElsewhere(): Promise<void> {
+    const found = await lookUp(this.#options.metadata, this.#stop.signal);
+    if (found.place === 'here') return;
+    if (found.place === 'elsewhere') this.#options.onElsewhere?.();
+    throw new StatusError(
+      'UNAVAILABLE',
+      'ERR_INIT_ELSEWHERE',
+      `this machine does not take the init of its cluster: ${found.why}. The first control plane by name does; try again`,
+    );
   }
 }
 

@@ -14,7 +14,7 @@ const schema = z.strictObject({
   done: z.array(z.string().max(64)).max(100),
   /** Facts that later runs need; never secrets. */
   facts: z.record(z.string().max(64), z.string().max(4096)),
-  /** All phases are done and, for an init, the caller has the answer. */
+  /** All phases are done and, for an init, the answer is confirmed or its time is over. */
   complete: z.boolean(),
 });
 

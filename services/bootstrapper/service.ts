@@ -11,44 +11,63 @@ import type { Initializer } from './initializer.ts';
 import type { SecretGuard } from './secret-guard.ts';
 
 export interface InitServiceOptions {
-  readonly initializer: Initializer;
+  readonly initializer: Pick<Initializer, 'begin' | 'confirm'>;
   readonly guard: SecretGuard;
   readonly audit: Pick<AuditLog, 'append'>;
-  /** The answer has left: the server is not needed any more. */
-  readonly onDelivered: () => void;
+  /** The caller has the answer: the server is not needed any more. */
+  readonly onConfirmed: () => void;
 }
 
 /** init.API: who knows the init secret makes this node the first of a cluster. */
 export function initService(options: InitServiceOptions): Handlers<typeof API> {
-  const { initializer, guard, audit, onDelivered } = options;
+  const { initializer, guard, audit, onConfirmed } = options;
   const refusals = new Refusals();
 
-  /** Who may give this node an order, or hear how one goes, is in the audit log before anything is done or answered. */
-  async function admit(request: InitRequest, { peer: { address } }: CallContext): Promise<InitRun> {
+  /**
+   * Who knows the secret goes on to `act`; who was admitted or refused is in the audit log before anything is answered.
+   * @param check what else of the request is looked at before it is granted
+   */
+  async function admit<C, R>(
+    event: 'init' | 'confirm-init',
+    { initSecret }: { readonly initSecret: Uint8Array },
+    { peer: { address } }: CallContext,
+    check: () => C,
+    act: (checked: C) => R | Promise<R>,
+  ): Promise<R> {
     try {
-      await guard.check(request.initSecret);
-      const order = checkInitRequest(request);
-      await audit.append({ event: 'init', outcome: 'granted', address });
-      return initializer.begin(order);
+      await guard.check(initSecret, address);
+      const checked = check();
+      await audit.append({ event, outcome: 'granted', address });
+      return await act(checked);
     } catch (error) {
       const reason = error instanceof AsterismError ? error.code : 'unexpected';
-      // Who guesses can be refused endlessly.
-      const times = refusals.count(address);
-      if (times !== undefined)
-        await audit.append({ event: 'init', outcome: 'refused', address, reason, times });
+      if (reason === 'ERR_INIT_SECRET') {
+        // Each guess: the guard lets through few of them.
+        await audit.append({ event, outcome: 'refused', address, reason });
+      } else {
+        // Everything else can be refused endlessly.
+        const times = refusals.count(address);
+        if (times !== undefined) await audit.append({ event, outcome: 'refused', address, reason, times });
+      }
       throw error;
     }
   }
 
+  /** The caller has the place of the run's listener and must leave() it. */
+  const begin = (request: InitRequest, context: CallContext): Promise<InitRun> =>
+    admit(
+      'init',
+      request,
+      context,
+      () => checkInitRequest(request),
+      (order) => initializer.begin(order),
+    );
+
   return {
     async init(request, context) {
-      const { signal } = context;
-      const run = await admit(request, context);
+      const run = await begin(request, context);
       try {
-        const answer = await Promise.race([run.result, gone(signal)]);
-        await initializer.delivered();
-        onDelivered();
-        return answer;
+        return await Promise.race([run.result, gone(context.signal)]);
       } finally {
         run.leave();
       }
@@ -56,19 +75,26 @@ export function initService(options: InitServiceOptions): Handlers<typeof API> {
 
     async *initStream(request, context) {
       const { signal } = context;
-      const run = await admit(request, context);
+      const run = await begin(request, context);
       try {
         for await (const event of run.events(signal)) yield toMessage(event);
         signal.throwIfAborted();
-        const answer = await run.result;
-        yield { kind: { case: 'done', value: answer } };
-        // The caller asks for the next message only when it has taken this one.
-        if (signal.aborted) return;
-        await initializer.delivered();
-        onDelivered();
+        yield { kind: { case: 'done', value: await run.result } };
       } finally {
         run.leave();
       }
+    },
+
+    async confirmInit(request, context) {
+      await admit(
+        'confirm-init',
+        request,
+        context,
+        () => {},
+        () => initializer.confirm(request.clusterId),
+      );
+      onConfirmed();
+      return {};
     },
   };
 }

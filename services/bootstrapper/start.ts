@@ -4,6 +4,7 @@ import { fromHex } from '@asterism/bytes/encoding';
 import type { StateLayout } from '@asterism/disk/layout';
 import { AsterismError } from '@asterism/errors/errors';
 import { clusterIdPcr } from '@asterism/runtime/machine-tpm';
+import { deliveryLeftMs } from './delivery.ts';
 import { Journal } from './journal.ts';
 
 /** What a bootstrapper that starts has to do. */
@@ -14,6 +15,8 @@ export type Start =
   | { readonly kind: 'member' }
   /** An init of this node was cut off: serve init again, for the same cluster only. */
   | { readonly kind: 'resume-init' }
+  /** A member by an init whose answer nobody has confirmed: as a member, and serve that answer for so long. */
+  | { readonly kind: 'deliver-init'; readonly leftMs: number }
   | { readonly kind: 'resume-join'; readonly journal: Journal };
 
 /**
@@ -33,7 +36,11 @@ export async function decideStart(pcr: Uint8Array, layout: StateLayout): Promise
   const isOfThisBoot = (journal: Journal | undefined): journal is Journal =>
     journal !== undefined && equal(clusterIdPcr(fromHex(journal.clusterId)), pcr);
   if (isOfThisBoot(join)) return join.complete ? { kind: 'member' } : { kind: 'resume-join', journal: join };
-  if (isOfThisBoot(init)) return init.complete ? { kind: 'member' } : { kind: 'resume-init' };
+  if (isOfThisBoot(init)) {
+    if (init.complete) return { kind: 'member' };
+    const leftMs = deliveryLeftMs(init);
+    return leftMs === undefined ? { kind: 'resume-init' } : { kind: 'deliver-init', leftMs };
+  }
   throw new AsterismError(
     'ERR_NODE_STATE',
     'PCR 15 names a cluster of which the state disk has no account: the node is not started; replace it',

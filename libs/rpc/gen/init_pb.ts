@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file init.proto.
  */
 export const file_init: GenFile = /*@__PURE__*/
-  fileDesc("Cgppbml0LnByb3RvEgRpbml0IrsDCgtJbml0UmVxdWVzdBIPCgdrbXNfdXJpGAMgASgJEhMKC3N0b3JhZ2VfdXJpGAQgASgJEiEKGWNsb3VkX3NlcnZpY2VfYWNjb3VudF91cmkYByABKAkSGgoSa3ViZXJuZXRlc192ZXJzaW9uGAggASgJEhgKEGhlbG1fZGVwbG95bWVudHMYCyABKAwSFQoNZW5mb3JjZWRfcGNycxgMIAMoDRIbChNlbmZvcmNlX2lka2V5ZGlnZXN0GA0gASgIEhgKEGNvbmZvcm1hbmNlX21vZGUYDiABKAgSPgoVa3ViZXJuZXRlc19jb21wb25lbnRzGA8gAygLMh8uY29tcG9uZW50cy5LdWJlcm5ldGVzQ29tcG9uZW50EhMKC2luaXRfc2VjcmV0GBAgASgMEhQKDGNsdXN0ZXJfbmFtZRgRIAEoCRIYChBtZWFzdXJlbWVudF9zYWx0GGQgASgMEhkKEWpvaW5fbWVhc3VyZW1lbnRzGGUgASgMEhsKE2FwaXNlcnZlcl9jZXJ0X3NhbnMYZiADKAlKBAgBEAJKBAgCEANKBAgFEAZKBAgGEAdKBAgJEApKBAgKEAsiSAoMSW5pdFJlc3BvbnNlEhIKCmt1YmVjb25maWcYASABKAwSEAoIb3duZXJfaWQYAiABKAwSEgoKY2x1c3Rlcl9pZBgDIAEoDCJuCglJbml0RXZlbnQSJgoIcHJvZ3Jlc3MYASABKAsyEi5pbml0LkluaXRQcm9ncmVzc0gAEiIKBGRvbmUYAiABKAsyEi5pbml0LkluaXRSZXNwb25zZUgAEg0KA2xvZxgDIAEoCUgAQgYKBGtpbmQiSwoMSW5pdFByb2dyZXNzEg0KBXBoYXNlGAEgASgJEg0KBXN0YXRlGAIgASgJEg4KBm51bWJlchgDIAEoDRINCgV0b3RhbBgEIAEoDTJoCgNBUEkSLQoESW5pdBIRLmluaXQuSW5pdFJlcXVlc3QaEi5pbml0LkluaXRSZXNwb25zZRIyCgpJbml0U3RyZWFtEhEuaW5pdC5Jbml0UmVxdWVzdBoPLmluaXQuSW5pdEV2ZW50MAFiBnByb3RvMw", [file_components]);
+  fileDesc("Cgppbml0LnByb3RvEgRpbml0IrsDCgtJbml0UmVxdWVzdBIPCgdrbXNfdXJpGAMgASgJEhMKC3N0b3JhZ2VfdXJpGAQgASgJEiEKGWNsb3VkX3NlcnZpY2VfYWNjb3VudF91cmkYByABKAkSGgoSa3ViZXJuZXRlc192ZXJzaW9uGAggASgJEhgKEGhlbG1fZGVwbG95bWVudHMYCyABKAwSFQoNZW5mb3JjZWRfcGNycxgMIAMoDRIbChNlbmZvcmNlX2lka2V5ZGlnZXN0GA0gASgIEhgKEGNvbmZvcm1hbmNlX21vZGUYDiABKAgSPgoVa3ViZXJuZXRlc19jb21wb25lbnRzGA8gAygLMh8uY29tcG9uZW50cy5LdWJlcm5ldGVzQ29tcG9uZW50EhMKC2luaXRfc2VjcmV0GBAgASgMEhQKDGNsdXN0ZXJfbmFtZRgRIAEoCRIYChBtZWFzdXJlbWVudF9zYWx0GGQgASgMEhkKEWpvaW5fbWVhc3VyZW1lbnRzGGUgASgMEhsKE2FwaXNlcnZlcl9jZXJ0X3NhbnMYZiADKAlKBAgBEAJKBAgCEANKBAgFEAZKBAgGEAdKBAgJEApKBAgKEAsiSAoMSW5pdFJlc3BvbnNlEhIKCmt1YmVjb25maWcYASABKAwSEAoIb3duZXJfaWQYAiABKAwSEgoKY2x1c3Rlcl9pZBgDIAEoDCI9ChJDb25maXJtSW5pdFJlcXVlc3QSEwoLaW5pdF9zZWNyZXQYASABKAwSEgoKY2x1c3Rlcl9pZBgCIAEoDCIVChNDb25maXJtSW5pdFJlc3BvbnNlIm4KCUluaXRFdmVudBImCghwcm9ncmVzcxgBIAEoCzISLmluaXQuSW5pdFByb2dyZXNzSAASIgoEZG9uZRgCIAEoCzISLmluaXQuSW5pdFJlc3BvbnNlSAASDQoDbG9nGAMgASgJSABCBgoEa2luZCJLCgxJbml0UHJvZ3Jlc3MSDQoFcGhhc2UYASABKAkSDQoFc3RhdGUYAiABKAkSDgoGbnVtYmVyGAMgASgNEg0KBXRvdGFsGAQgASgNMqwBCgNBUEkSLQoESW5pdBIRLmluaXQuSW5pdFJlcXVlc3QaEi5pbml0LkluaXRSZXNwb25zZRIyCgpJbml0U3RyZWFtEhEuaW5pdC5Jbml0UmVxdWVzdBoPLmluaXQuSW5pdEV2ZW50MAESQgoLQ29uZmlybUluaXQSGC5pbml0LkNvbmZpcm1Jbml0UmVxdWVzdBoZLmluaXQuQ29uZmlybUluaXRSZXNwb25zZWIGcHJvdG8z", [file_components]);
 
 /**
  * @generated from message init.InitRequest
@@ -131,6 +131,43 @@ export const InitResponseSchema: GenMessage<InitResponse> = /*@__PURE__*/
   messageDesc(file_init, 1);
 
 /**
+ * @generated from message init.ConfirmInitRequest
+ */
+export type ConfirmInitRequest = Message<"init.ConfirmInitRequest"> & {
+  /**
+   * @generated from field: bytes init_secret = 1;
+   */
+  initSecret: Uint8Array;
+
+  /**
+   * The cluster_id of the answer.
+   *
+   * @generated from field: bytes cluster_id = 2;
+   */
+  clusterId: Uint8Array;
+};
+
+/**
+ * Describes the message init.ConfirmInitRequest.
+ * Use `create(ConfirmInitRequestSchema)` to create a new message.
+ */
+export const ConfirmInitRequestSchema: GenMessage<ConfirmInitRequest> = /*@__PURE__*/
+  messageDesc(file_init, 2);
+
+/**
+ * @generated from message init.ConfirmInitResponse
+ */
+export type ConfirmInitResponse = Message<"init.ConfirmInitResponse"> & {
+};
+
+/**
+ * Describes the message init.ConfirmInitResponse.
+ * Use `create(ConfirmInitResponseSchema)` to create a new message.
+ */
+export const ConfirmInitResponseSchema: GenMessage<ConfirmInitResponse> = /*@__PURE__*/
+  messageDesc(file_init, 3);
+
+/**
  * @generated from message init.InitEvent
  */
 export type InitEvent = Message<"init.InitEvent"> & {
@@ -163,7 +200,7 @@ export type InitEvent = Message<"init.InitEvent"> & {
  * Use `create(InitEventSchema)` to create a new message.
  */
 export const InitEventSchema: GenMessage<InitEvent> = /*@__PURE__*/
-  messageDesc(file_init, 2);
+  messageDesc(file_init, 4);
 
 /**
  * @generated from message init.InitProgress
@@ -197,7 +234,7 @@ export type InitProgress = Message<"init.InitProgress"> & {
  * Use `create(InitProgressSchema)` to create a new message.
  */
 export const InitProgressSchema: GenMessage<InitProgress> = /*@__PURE__*/
-  messageDesc(file_init, 3);
+  messageDesc(file_init, 5);
 
 /**
  * @generated from service init.API
@@ -222,6 +259,17 @@ export const API: GenService<{
     methodKind: "server_streaming";
     input: typeof InitRequestSchema;
     output: typeof InitEventSchema;
+  },
+  /**
+   * ConfirmInit says that the caller has the answer of Init or InitStream on its disk. Until then the node gives that
+   * answer again to whoever gives the same order. Our own; a v2.6 peer never calls it.
+   *
+   * @generated from rpc init.API.ConfirmInit
+   */
+  confirmInit: {
+    methodKind: "unary";
+    input: typeof ConfirmInitRequestSchema;
+    output: typeof ConfirmInitResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_init, 0);
