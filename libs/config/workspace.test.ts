@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -147,3 +148,61 @@ for (const [what, text] of [
     );
   });
 }
+
+test('one process at a time changes the cluster of a workspace; another one is told which', async (t) => {
+  const ws = await workspace(t);
+  const script = `
+    import { Workspace } from ${JSON.stringify(join(import.meta.dirname, 'workspace.ts'))};
+    await new Workspace(${JSON.stringify(ws.folder)}).exclusively(async () => {
+      process.stdout.write('inside');
+      await new Promise((resolve) => process.stdin.once('data', resolve));
+    });`;
+  const other = spawn(process.execPath, ['--input-type=module', '--eval', script], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  await once(other.stdout, 'data');
+  const refused = {
+    code: 'ERR_LOCKED',
+    message: new RegExp(`^process ${other.pid} is at work in ${ws.folder}; `),
+  };
+  await assert.rejects(
+    ws.exclusively(async () => assert.fail('inside')),
+    refused,
+  );
+  other.stdin.end('go on');
+  await once(other, 'exit');
+  assert.equal(
+    await ws.exclusively(() => ws.exclusively(async () => 'a step of its own')),
+    'a step of its own',
+  );
+  assert.deepEqual(await readdir(ws.folder), []);
+});
+
+test('of ten changes at once in one process one is let in', async (t) => {
+  const ws = await workspace(t);
+  let release = () => {};
+  const held = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  const all = Array.from({ length: 10 }, () => ws.exclusively(() => held));
+  const refused = all.map((one) => one.then(() => false).catch((error) => error.code === 'ERR_LOCKED'));
+  // Nine are refused while one is inside.
+  let count = 0;
+  await new Promise<void>((resolve) => {
+    for (const one of refused) void one.then(() => ++count === 9 && resolve());
+  });
+  release();
+  assert.equal((await Promise.all(refused)).filter(Boolean).length, 9);
+});
+
+test('a folder that was made only to be locked is gone again, one with something in it is not', async (t) => {
+  const { folder } = await workspace(t);
+  const ws = new Workspace(join(folder, 'deep/er'));
+  await assert.rejects(
+    ws.exclusively(() => ws.requireState()),
+    { code: 'ERR_NO_CLUSTER' },
+  );
+  assert.deepEqual(await readdir(folder), []);
+  await ws.exclusively(() => ws.writeState(state));
+  assert.equal((await ws.requireState()).uid, state.uid);
+});

@@ -1,11 +1,13 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
-import { link, open, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { link, mkdir, open, rm, rmdir, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { getSystemErrorMessage } from 'node:util';
 import { fromUtf8 } from '@asterism/bytes/encoding';
 import { syncFolder, writeFileAtomic } from '@asterism/disk/atomic-file';
 import { AsterismError, ParseError } from '@asterism/errors/errors';
+import { locked } from '@asterism/runtime/folder-lock';
 import { type ClusterConfig, CONFIG_FILE, parseClusterConfig } from './cluster-config.ts';
 import {
   MASTER_SECRET_FILE,
@@ -18,6 +20,9 @@ import { MAX_FILE_BYTES } from './strict.ts';
 
 /** Name of the administrator's kubeconfig in a workspace. */
 export const KUBECONFIG_FILE = 'asterism-admin.conf';
+
+/** The folder that what runs now has for itself. */
+const own = new AsyncLocalStorage<string>();
 
 /** A workspace file is there that must not be overwritten, or is missing where it is needed. */
 export class WorkspaceError extends AsterismError {}
@@ -120,6 +125,35 @@ export class Workspace {
   async remove(name: string): Promise<void> {
     const path = this.path(name);
     await writing(path, () => rm(path, { force: true }));
+  }
+
+  /**
+   * Does something that changes the cluster of this workspace, while nobody else does. Steps of it may say so again.
+   * @throws AsterismError (ERR_LOCKED) another process is at work here; it is not waited for
+   */
+  async exclusively<T>(use: () => Promise<T>): Promise<T> {
+    if (own.getStore() === this.folder) return use();
+    // There must be something to lock: else one who makes the folder would not be noticed.
+    let made: string | undefined;
+    await writing(this.folder, async () => {
+      made = await mkdir(this.folder, { recursive: true });
+    });
+    const { dev, ino } = await stat(this.folder);
+    return locked(this.folder, 0, async () => {
+      const now = await stat(this.folder).catch(() => undefined);
+      if (now?.dev !== dev || now.ino !== ino)
+        throw new AsterismError(
+          'ERR_LOCKED',
+          `${this.folder} was just removed by another process; try again`,
+        );
+      try {
+        return await own.run(this.folder, use);
+      } finally {
+        // What stays empty was made for the lock only.
+        for (let path = this.folder; made !== undefined && path.startsWith(made); path = dirname(path))
+          await rmdir(path).catch(() => {});
+      }
+    });
   }
 }
 

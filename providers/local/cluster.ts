@@ -8,6 +8,8 @@ import { z } from 'zod';
 export const CLUSTERS = '/var/lib/asterism/local';
 /** Locked while clusters come and go. It is there on every machine, before any cluster and after all of them. */
 export const REGISTRY_LOCK = '/var/lib';
+/** Commands on the same cluster wait so long for each other. */
+export const LOCK_SECONDS = 120;
 /** Sockets are here: their paths must stay short (108 bytes). */
 export const RUNTIME = '/run/asterism';
 

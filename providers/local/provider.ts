@@ -3,12 +3,14 @@ import { mkdir, rm, rmdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { AsterismError } from '@asterism/errors/errors';
 import { imageFolder } from '@asterism/image/build';
+import { locked } from '@asterism/runtime/folder-lock';
 import { processesIn, removeGroups } from './cgroups.ts';
 import {
   CLUSTERS,
   checkUid,
   clusterFolder,
   findCluster,
+  LOCK_SECONDS,
   type LocalCluster,
   type LocalNode,
   listClusters,
@@ -22,7 +24,6 @@ import {
 import { builtComponents, keepComponents } from './components.ts';
 import { canMapStateDisks, checkHost, host } from './host.ts';
 import { raiseHostLimits, restoreHostLimits } from './host-limits.ts';
-import { locked } from './lock.ts';
 import { ensureFabric, removeNetworks } from './network.ts';
 import { killNode, runningInit, startNode, stopNode } from './node.ts';
 import { killAll } from './process.ts';
@@ -99,7 +100,7 @@ function machinesOf(spec: LocalClusterSpec): Pick<LocalNode, 'name' | 'role'>[] 
 async function underLock<T>(uid: string, use: (cluster: LocalCluster) => Promise<T>): Promise<T> {
   checkUid(uid);
   await readCluster(uid);
-  return locked(clusterFolder(uid), async () => {
+  return locked(clusterFolder(uid), LOCK_SECONDS, async () => {
     const cluster = await readCluster(uid);
     await ensureFabric(cluster);
     return use(cluster);
@@ -113,7 +114,7 @@ async function register(
   names: readonly Pick<LocalNode, 'name' | 'role'>[],
 ): Promise<LocalCluster> {
   checkUid(spec.uid);
-  return locked(REGISTRY_LOCK, async () => {
+  return locked(REGISTRY_LOCK, LOCK_SECONDS, async () => {
     await mkdir(CLUSTERS, { recursive: true, mode: 0o700 });
     if ((await findCluster(spec.uid)) !== undefined)
       throw new AsterismError('ERR_CLUSTER_EXISTS', `cluster ${spec.uid} exists already`);
@@ -150,7 +151,7 @@ export async function removeLocalCluster(uid: string, options: ProviderOptions):
   checkUid(uid);
   const folder = clusterFolder(uid);
   const lock = existsSync(folder) ? folder : REGISTRY_LOCK;
-  await locked(lock, async () => {
+  await locked(lock, LOCK_SECONDS, async () => {
     const cluster = await findCluster(uid).catch(() => undefined);
     // It would boot nodes again.
     await stopSupervisor(uid);
@@ -171,7 +172,7 @@ export async function removeLocalCluster(uid: string, options: ProviderOptions):
     await rm(runtimeFolder(uid), { recursive: true, force: true });
     await rm(folder, { recursive: true, force: true });
   });
-  await locked(REGISTRY_LOCK, async () => {
+  await locked(REGISTRY_LOCK, LOCK_SECONDS, async () => {
     await restoreHostLimits();
     // Only empty ones go.
     for (const path of [CLUSTERS, dirname(CLUSTERS), RUNTIME]) await rmdir(path).catch(() => {});

@@ -1,7 +1,7 @@
-import { clusterFolder, gatewayOf, nodeOf, readCluster } from './cluster.ts';
+import { locked } from '@asterism/runtime/folder-lock';
+import { clusterFolder, gatewayOf, LOCK_SECONDS, nodeOf, readCluster } from './cluster.ts';
 import { ownComponents } from './components.ts';
 import { BALANCED_PORTS, balance } from './load-balancer.ts';
-import { locked } from './lock.ts';
 import { serveMetadata } from './metadata-server.ts';
 import { serveMirror } from './mirror.ts';
 import { endedBy, killNode, startNode } from './node.ts';
@@ -38,7 +38,9 @@ while (true) {
   await serveNodes();
   for (const { name } of cluster.nodes) {
     if ((await endedBy(uid, name)) === undefined) continue;
-    await locked(clusterFolder(uid), () => afterEnd(name)).catch((cause) => say(`${name}: ${cause}`));
+    await locked(clusterFolder(uid), LOCK_SECONDS, () => afterEnd(name)).catch((cause) =>
+      say(`${name}: ${cause}`),
+    );
   }
 }
 

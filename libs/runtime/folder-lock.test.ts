@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { locked } from './lock.ts';
+import { locked } from './folder-lock.ts';
 
 let folder: string;
 before(async () => {
@@ -25,7 +25,7 @@ it('lets one in at a time, also after one that failed', async () => {
     return 'done';
   };
   const results = await Promise.allSettled(
-    [false, true, false, true, false].map((fail) => locked(folder, () => enter(fail))),
+    [false, true, false, true, false].map((fail) => locked(folder, 60, () => enter(fail))),
   );
   assert.deepEqual(
     results.map(({ status }) => status),
@@ -33,10 +33,10 @@ it('lets one in at a time, also after one that failed', async () => {
   );
 });
 
-it('is free again when its owner was killed', async () => {
+it('names its owner, and is free again when that was killed', async () => {
   const script = `
-    import { locked } from ${JSON.stringify(join(import.meta.dirname, 'lock.ts'))};
-    await locked(${JSON.stringify(folder)}, async () => {
+    import { locked } from ${JSON.stringify(join(import.meta.dirname, 'folder-lock.ts'))};
+    await locked(${JSON.stringify(folder)}, 0, async () => {
       process.stdout.write('inside');
       await new Promise((resolve) => setTimeout(resolve, 60_000));
     });`;
@@ -45,11 +45,22 @@ it('is free again when its owner was killed', async () => {
   });
   await once(owner.stdout, 'data');
   let entered = false;
-  const waiting = locked(folder, async () => {
+  const waiting = locked(folder, 60, async () => {
     entered = true;
   });
   await sleep(200);
   assert.equal(entered, false);
+  await assert.rejects(
+    locked(folder, 0, async () => {}),
+    { code: 'ERR_LOCKED', message: new RegExp(`^process ${owner.pid} is at work in ${folder}; `) },
+  );
+  await assert.rejects(
+    locked(folder, 1, async () => {}),
+    {
+      code: 'ERR_LOCKED',
+      message: new RegExp(`^process ${owner.pid} has been at work for 1 s in ${folder}; `),
+    },
+  );
   owner.kill('SIGKILL');
   await waiting;
 });
@@ -57,7 +68,7 @@ it('is free again when its owner was killed', async () => {
 it('makes nothing where the folder is gone', async () => {
   const gone = join(folder, 'gone');
   await assert.rejects(
-    locked(gone, async () => {}),
+    locked(gone, 0, async () => {}),
     { code: 'ERR_LOCK' },
   );
   assert.ok(!existsSync(gone));
