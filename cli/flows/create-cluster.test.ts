@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -145,4 +147,59 @@ test('a terminate that fails can be repeated', async (t) => {
   assert.equal((await ws.requireState()).phase, 'terminating');
   await terminateCluster(context(ws), machines);
   await assert.rejects(terminateCluster(context(ws), machines), { code: 'ERR_NO_CLUSTER' });
+});
+
+/** Another process that makes a cluster in a workspace and is not through until it is told. */
+async function otherCreate(ws: Workspace) {
+  const from = (file: string) => JSON.stringify(join(import.meta.dirname, file));
+  const script = `
+    import { Workspace } from '@asterism/config/workspace';
+    import { createCluster } from ${from('create-cluster.ts')};
+    const machines = {
+      checkPermission() {},
+      destroy: async () => {},
+      create: async () => {
+        process.stdout.write('creating');
+        const fate = await new Promise((resolve) => process.stdin.once('data', (data) => resolve(String(data))));
+        if (fate === 'fail') throw new Error('as told');
+        return { endpoint: '10.77.1.1', nodes: [] };
+      },
+    };
+    const options = { signal: new AbortController().signal, onDetail() {} };
+    await createCluster(new Workspace(${JSON.stringify(ws.folder)}), ${JSON.stringify(config)}, machines, options);`;
+  const child = spawn(process.execPath, ['--input-type=module', '--eval', script], {
+    cwd: import.meta.dirname,
+    stdio: ['pipe', 'pipe', 'ignore'],
+  });
+  const ended = once(child, 'exit');
+  await once(child.stdout, 'data');
+  const end = async (fate: 'succeed' | 'fail') => {
+    child.stdin.end(fate);
+    return (await ended)[0] as number;
+  };
+  const refused = { code: 'ERR_LOCKED', message: new RegExp(`^process ${child.pid} is at work in `) };
+  return { end, refused };
+}
+
+test('while one process makes a cluster, another one can neither make nor terminate one there', async (t) => {
+  const ws = await workspace(t);
+  const other = await otherCreate(ws);
+  const { uid } = await ws.requireState();
+  const { machines, made } = fakeMachines();
+  await assert.rejects(createCluster(ws, config, machines, options), other.refused);
+  await assert.rejects(terminateCluster(context(ws), machines), other.refused);
+  assert.equal(made.size, 0);
+  assert.equal(await other.end('succeed'), 0);
+  const state = await ws.requireState();
+  assert.deepEqual([state.uid, state.phase], [uid, 'created']);
+  await assert.rejects(createCluster(ws, config, machines, options), { code: 'ERR_CLUSTER_EXISTS' });
+});
+
+test('one that fails undoes its own cluster, and no other one that the workspace has by then', async (t) => {
+  const ws = await workspace(t);
+  const other = await otherCreate(ws);
+  const mine = { ...(await ws.requireState()), uid: '01234567' };
+  await ws.writeState(mine);
+  assert.equal(await other.end('fail'), 1);
+  assert.deepEqual(await ws.requireState(), mine);
 });

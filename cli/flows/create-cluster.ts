@@ -13,8 +13,18 @@ const BCRYPT_COST = 10;
  * that `terminate` does not know of. A failure removes what was made.
  *
  * @throws WorkspaceError (ERR_CLUSTER_EXISTS) where the workspace has a cluster already
+ * @throws AsterismError (ERR_LOCKED) another process is at work in the workspace
  */
 export async function createCluster(
+  workspace: Workspace,
+  config: ClusterConfig,
+  machines: Machines,
+  options: Options,
+): Promise<ClusterState> {
+  return workspace.exclusively(() => create(workspace, config, machines, options));
+}
+
+async function create(
   workspace: Workspace,
   config: ClusterConfig,
   machines: Machines,
@@ -71,7 +81,8 @@ async function undo(
     options.onDetail('it failed: removing what was made');
     // The user's Ctrl-C may be the failure: cleaning up goes on without it.
     await machines.destroy(state, { ...options, signal: AbortSignal.timeout(120_000) });
-    await workspace.remove(STATE_FILE);
+    // Whoever took a lock away to make another cluster here keeps that.
+    if ((await workspace.state())?.uid === state.uid) await workspace.remove(STATE_FILE);
   } catch (second) {
     throw new AggregateError(
       [error, second],

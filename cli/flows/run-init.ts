@@ -30,7 +30,7 @@ export async function runInit(
     verifier: (given) => parts.verifier(given, undefined),
     components: async (state) => [...(await parts.components.forNodes(state))],
   };
-  return await progress.phase('init', async (detail) => {
+  const init = async (detail: (text: string) => void) => {
     const started = new Map<string, number>();
     return await initCluster(
       {
@@ -58,5 +58,6 @@ export async function runInit(
       },
       initParts,
     );
-  });
+  };
+  return workspace.exclusively(() => progress.phase('init', init));
 }

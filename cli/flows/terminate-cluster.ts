@@ -6,9 +6,16 @@ import type { Machines } from '../machines.ts';
 /**
  * Removes a cluster with everything on its disks, its kubeconfig and its state file. The configuration and the
  * master secret stay: the secret may be needed to read a copy of a disk.
+ * @throws AsterismError (ERR_LOCKED) another process is at work in the workspace
  */
-export async function terminateCluster(
-  { workspace, progress, signal }: Pick<Context, 'workspace' | 'progress' | 'signal'>,
+export async function terminateCluster(context: TerminateContext, machines: Machines): Promise<void> {
+  await context.workspace.exclusively(() => terminate(context, machines));
+}
+
+type TerminateContext = Pick<Context, 'workspace' | 'progress' | 'signal'>;
+
+async function terminate(
+  { workspace, progress, signal }: TerminateContext,
   machines: Machines,
 ): Promise<void> {
   const state = await workspace.requireState();
