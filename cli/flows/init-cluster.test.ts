@@ -12,8 +12,9 @@ import type { ClusterConfig } from '@asterism/config/cluster-config';
 import { generateMasterSecret, MASTER_SECRET_FILE, renderMasterSecret } from '@asterism/config/master-secret';
 import type { ClusterState } from '@asterism/config/state';
 import { KUBECONFIG_FILE, Workspace } from '@asterism/config/workspace';
+import { PolicyError } from '@asterism/errors/errors';
 import { AtlsGrpcServer } from '@asterism/rpc/atls-server';
-import { API, type InitRequest } from '@asterism/rpc/gen/init_pb';
+import { API, type ConfirmInitRequest, type InitRequest } from '@asterism/rpc/gen/init_pb';
 import { StatusError } from '@asterism/rpc/status';
 import { fakeIssuer, fakeVerifier } from '@asterism/testkit/fake-attestation';
 import { BOOTSTRAPPER_PORT, type InitParts, initCluster } from './init-cluster.ts';
@@ -48,6 +49,7 @@ function parts(pcr15: () => Promise<Uint8Array> = async () => new Uint8Array(32)
     kmsUri: (secret) => `kms://${toBase64(secret.key)}`,
     storageUri: () => 'storage://no-store',
     verifier: () => verifier,
+    memberVerifier: async () => fakeVerifier(),
     components: async () => [
       { url: 'http://10.77.1.1/x', hash: `sha256:${'0'.repeat(64)}`, installPath: '/x' },
     ],
@@ -57,7 +59,11 @@ function parts(pcr15: () => Promise<Uint8Array> = async () => new Uint8Array(32)
 let address = 0;
 
 /** A workspace with created machines, and a bootstrapper at its endpoint. */
-async function scene(t: TestContext, answer?: (request: InitRequest) => Promise<Uint8Array>) {
+async function scene(
+  t: TestContext,
+  answer?: (request: InitRequest) => Promise<Uint8Array>,
+  onConfirm: (request: ConfirmInitRequest) => Promise<void> = async () => {},
+) {
   const folder = await mkdtemp(join(tmpdir(), 'asterism-init-'));
   t.after(() => rm(folder, { recursive: true }));
   const workspace = new Workspace(folder);
@@ -76,6 +82,7 @@ async function scene(t: TestContext, answer?: (request: InitRequest) => Promise<
   };
   await workspace.writeState(state);
   const requests: InitRequest[] = [];
+  const confirmations: ConfirmInitRequest[] = [];
   const right = async (request: InitRequest) => {
     const secret = await workspace.masterSecret();
     assert.ok(secret);
@@ -84,7 +91,11 @@ async function scene(t: TestContext, answer?: (request: InitRequest) => Promise<
   const server = new AtlsGrpcServer({ issuer: fakeIssuer(), handshakeTimeoutMs: 5000, maxPending: 10 });
   server.addService(API, {
     init: async () => ({}),
-    confirmInit: async () => ({}),
+    async confirmInit(request) {
+      confirmations.push(request);
+      await onConfirm(request);
+      return {};
+    },
     initStream: async function* (request) {
       requests.push(request);
       const clusterId = await (answer ?? right)(request);
@@ -93,19 +104,22 @@ async function scene(t: TestContext, answer?: (request: InitRequest) => Promise<
   });
   await server.listen(BOOTSTRAPPER_PORT, endpoint);
   t.after(() => server.stop(0));
+  const unconfirmed: string[] = [];
   const input = {
     workspace,
     config,
     masterSecretFile: undefined as string | undefined,
     patienceMs: 500,
+    confirmPatienceMs: 300,
     pauseMs: 50,
     signal: new AbortController().signal,
     onPeer: () => {},
     onProgress: () => {},
     onLog: () => {},
     onRetry: () => {},
+    onUnconfirmed: (why: string) => void unconfirmed.push(why),
   };
-  return { workspace, state, requests, input };
+  return { workspace, state, requests, confirmations, unconfirmed, input, server };
 }
 
 test('salt, master secret and cluster id are saved before the first call', async (t) => {
@@ -258,3 +272,114 @@ for (const phase of ['creating', 'terminating'] as const) {
     assert.equal(requests.length, 0);
   });
 }
+
+/** A workspace whose command is killed at its first write of a kind. */
+class KilledAt extends Workspace {
+  readonly #doomed: (what: string) => boolean;
+
+  constructor(folder: string, doomed: (what: string) => boolean) {
+    super(folder);
+    this.#doomed = doomed;
+  }
+  override async create(...args: Parameters<Workspace['create']>): Promise<void> {
+    if (this.#doomed(args[0])) throw new Error('killed');
+    await super.create(...args);
+  }
+  override async writeState(state: ClusterState): Promise<void> {
+    if (this.#doomed(`${state.phase}${state.initUnconfirmed ? ' unconfirmed' : ''}`))
+      throw new Error('killed');
+    await super.writeState(state);
+  }
+}
+
+test('the node is told that the kubeconfig is here when it is, and when the state says so', async (t) => {
+  const { workspace, input, confirmations, requests } = await scene(t, undefined, async () => {
+    assert.equal(await workspace.read(KUBECONFIG_FILE), 'apiVersion: v1');
+    const { phase, initUnconfirmed } = await workspace.requireState();
+    assert.deepEqual([phase, initUnconfirmed], ['initialized', true]);
+  });
+  const done = await initCluster(input, parts());
+  assert.equal('initUnconfirmed' in done, false);
+  assert.deepEqual(await workspace.requireState(), done);
+  assert.equal(confirmations.length, 1);
+  assert.equal(fromUtf8(confirmations[0]!.initSecret), 'the init secret');
+  assert.equal(toHex(confirmations[0]!.clusterId), done.clusterId);
+  await initCluster(input, parts());
+  assert.deepEqual([requests.length, confirmations.length], [1, 1]);
+});
+
+for (const [what, where, calls] of [
+  ['after the answer came and before it is on the disk', KUBECONFIG_FILE, 2],
+  ['after the kubeconfig is on the disk and before the state says so', 'initialized unconfirmed', 1],
+  ['after the confirmation and before the state says so', 'initialized', 1],
+] as const) {
+  test(`a command that is killed ${what} is run again and succeeds`, async (t) => {
+    const { workspace, input, requests, confirmations } = await scene(t);
+    const killed = new KilledAt(workspace.folder, (now) => now === where);
+    await assert.rejects(initCluster({ ...input, workspace: killed }, parts()), /killed/);
+    assert.equal(confirmations.length, where === 'initialized' ? 1 : 0);
+    const done = await initCluster(input, parts());
+    assert.deepEqual([done.phase, done.initUnconfirmed], ['initialized', undefined]);
+    assert.equal(await workspace.read(KUBECONFIG_FILE), 'apiVersion: v1');
+    assert.equal(requests.length, calls);
+    assert.equal(confirmations.length, where === 'initialized' ? 2 : 1);
+  });
+}
+
+test('a confirmation whose answer is lost leaves a working cluster; init again needs no node', async (t) => {
+  const { workspace, input, requests, unconfirmed, server } = await scene(t, undefined, () => server.stop(0));
+  const first = await initCluster(input, parts());
+  assert.deepEqual([first.phase, first.initUnconfirmed], ['initialized', true]);
+  assert.equal(unconfirmed.length, 1);
+  assert.equal(await workspace.read(KUBECONFIG_FILE), 'apiVersion: v1');
+  const again = await initCluster(input, parts());
+  assert.deepEqual(await workspace.requireState(), again);
+  assert.equal(again.initUnconfirmed, undefined);
+  assert.equal(requests.length, 1);
+});
+
+test('a kubeconfig that is lost before the node was told is asked for again', async (t) => {
+  let fail = true;
+  const { workspace, input, requests } = await scene(t, undefined, async () => {
+    if (fail) throw new StatusError('RESOURCE_EXHAUSTED', 'ERR_INIT_SECRET_THROTTLED', 'later');
+  });
+  assert.equal((await initCluster(input, parts())).initUnconfirmed, true);
+  await workspace.remove(KUBECONFIG_FILE);
+  fail = false;
+  const done = await initCluster(input, parts());
+  assert.deepEqual([done.phase, done.initUnconfirmed], ['initialized', undefined]);
+  assert.equal(await workspace.read(KUBECONFIG_FILE), 'apiVersion: v1');
+  assert.equal(requests.length, 2);
+});
+
+test('only a member of the cluster is sent a confirmation', async (t) => {
+  const { workspace, input, confirmations } = await scene(t);
+  const refusing: Verifier = {
+    ...fakeVerifier(),
+    verify: async () => {
+      throw new PolicyError('ERR_MEASUREMENTS', 'PCR 15 differs');
+    },
+  };
+  const strict = { ...parts(), memberVerifier: async () => refusing };
+  await assert.rejects(initCluster(input, strict), { code: 'ERR_MEASUREMENTS' });
+  assert.equal(confirmations.length, 0);
+  assert.equal((await workspace.requireState()).initUnconfirmed, true);
+});
+
+test('a node that takes this command itself for another caller, after a cut, is asked again; any other is not', async (t) => {
+  const answers = ['cut', 'busy'];
+  const { workspace, input, requests } = await scene(t, async (request) => {
+    const next = answers.shift();
+    if (next === 'cut') throw new StatusError('UNAVAILABLE', 'ERR_X', 'the connection broke');
+    if (next === 'busy')
+      throw new StatusError('FAILED_PRECONDITION', 'ERR_NODE_BUSY', 'its caller is connected');
+    return clusterIdOf((await workspace.masterSecret())!, request.measurementSalt);
+  });
+  await initCluster({ ...input, patienceMs: 5000 }, parts());
+  assert.equal(requests.length, 3);
+  const other = await scene(t, async () => {
+    throw new StatusError('FAILED_PRECONDITION', 'ERR_NODE_BUSY', 'its caller is connected');
+  });
+  await assert.rejects(initCluster(other.input, parts()), { code: 'ERR_NODE_BUSY' });
+  assert.equal(other.requests.length, 1);
+});

@@ -11,6 +11,7 @@ import { AsterismError, VerificationError } from '@asterism/errors/errors';
 import type { InitRequestSchema } from '@asterism/rpc/gen/init_pb';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { unmarkedOrMember } from './cluster-identity.ts';
+import { confirmInit } from './confirm-init.ts';
 import { type InitPlan, initialize } from './initialize.ts';
 
 export const BOOTSTRAPPER_PORT = 9000;
@@ -23,6 +24,8 @@ export interface InitParts {
   storageUri(): string;
   /** Judges a node by the configuration, PCR 15 left out. */
   verifier(config: ClusterConfig): Verifier;
+  /** Judges a node by the configuration, and accepts members of this cluster only. */
+  memberVerifier(config: ClusterConfig, clusterId: Uint8Array): Promise<Verifier>;
   /** The components that nodes install, with the addresses where nodes find them. */
   components(
     state: ClusterState,
@@ -35,6 +38,11 @@ export interface InitInput extends Pick<InitPlan, 'signal' | 'onPeer' | 'onProgr
   /** File given by the user; undefined: the workspace's own, generated where there is none. */
   readonly masterSecretFile: string | undefined;
   readonly patienceMs: number;
+  /** Milliseconds for telling the node that the kubeconfig is here. */
+  readonly confirmPatienceMs?: number;
+  readonly pauseMs?: number;
+  /** The cluster is there, but the node could not be told that its kubeconfig is here. */
+  onUnconfirmed(why: string): void;
 }
 
 /**
@@ -42,14 +50,22 @@ export interface InitInput extends Pick<InitPlan, 'signal' | 'onPeer' | 'onProgr
  *
  * Everything that the identity of the cluster hangs on is chosen and saved before the first call. So the id is known
  * beforehand, a node that was marked by an earlier attempt can be told from a foreign one, and a crash of this
- * command at any point loses nothing.
+ * command at any point loses nothing: the node offers the kubeconfig until this side says that it has it on disk.
  */
 export async function initCluster(input: InitInput, parts: InitParts): Promise<ClusterState> {
-  const { workspace, config } = input;
+  const { workspace } = input;
   const state = await workspace.requireState();
   refuseUnready(workspace, state);
-  if (state.phase === 'initialized') return state;
-  if (state.phase === 'created' && (await workspace.read(KUBECONFIG_FILE)) !== undefined) {
+  const received = await workspace.read(KUBECONFIG_FILE);
+  if (state.phase === 'initialized') {
+    if (state.initUnconfirmed !== true) return state;
+    if (received !== undefined) {
+      // A node that does not answer has heard an earlier confirmation, or stops offering by itself.
+      await confirm(input, parts, state);
+      return writeConfirmed(workspace, state);
+    }
+  }
+  if (state.phase === 'created' && received !== undefined) {
     throw new WorkspaceError(
       'ERR_EXISTS',
       `${workspace.path(KUBECONFIG_FILE)} is there, but this cluster has made none yet; move it away`,
@@ -57,11 +73,32 @@ export async function initCluster(input: InitInput, parts: InitParts): Promise<C
   }
 
   const { secret, prepared } = await prepare(input, state, parts);
+  // Only an earlier attempt of this very init can have written one: see above.
+  if (received === undefined) {
+    await workspace.create(KUBECONFIG_FILE, await kubeconfigOf(input, parts, secret, prepared));
+  }
+  const done: ClusterState = { ...prepared, phase: 'initialized', initUnconfirmed: true };
+  await workspace.writeState(done);
+  const why = await confirm(input, parts, done);
+  if (why === undefined) return writeConfirmed(workspace, done);
+  input.onUnconfirmed(why);
+  return done;
+}
+
+/** Has the first node make the cluster. */
+async function kubeconfigOf(
+  input: InitInput,
+  parts: InitParts,
+  secret: MasterSecret,
+  prepared: Prepared,
+): Promise<string> {
+  const { config } = input;
   const clusterId = fromHex(prepared.clusterId);
   const answer = await initialize({
     ...input,
     host: prepared.endpoint,
     port: BOOTSTRAPPER_PORT,
+    node: prepared.nodes.find(({ role }) => role === 'ControlPlane')?.name ?? 'NODE',
     verifier: await unmarkedOrMember(parts.verifier(config), clusterId),
     request: {
       kmsUri: parts.kmsUri(secret),
@@ -82,11 +119,34 @@ export async function initCluster(input: InitInput, parts: InitParts): Promise<C
         `${prepared.clusterId}; do not use this cluster: terminate it`,
     );
   }
-  // Only an earlier attempt of this very init can have written one: see above.
-  await workspace.create(KUBECONFIG_FILE, fromUtf8(answer.kubeconfig), { overwrite: true });
-  const done: ClusterState = { ...prepared, phase: 'initialized' };
-  await workspace.writeState(done);
-  return done;
+  return fromUtf8(answer.kubeconfig);
+}
+
+/** @returns why the node could not be told; undefined where it was */
+async function confirm(
+  { config, signal, pauseMs, confirmPatienceMs }: InitInput,
+  parts: InitParts,
+  state: ClusterState,
+): Promise<string | undefined> {
+  const clusterId = fromHex(state.clusterId ?? '');
+  return confirmInit({
+    host: state.endpoint,
+    port: BOOTSTRAPPER_PORT,
+    initSecret: fromBase64(state.initSecret),
+    clusterId,
+    verifier: await parts.memberVerifier(config, clusterId),
+    signal,
+    ...(pauseMs === undefined ? {} : { pauseMs }),
+    ...(confirmPatienceMs === undefined ? {} : { patienceMs: confirmPatienceMs }),
+  });
+}
+
+async function writeConfirmed(
+  workspace: Workspace,
+  { initUnconfirmed: _, ...state }: ClusterState,
+): Promise<ClusterState> {
+  await workspace.writeState(state);
+  return state;
 }
 
 function refuseUnready(workspace: Workspace, state: ClusterState): void {
@@ -100,48 +160,60 @@ function refuseUnready(workspace: Workspace, state: ClusterState): void {
 
 type Prepared = ClusterState & { measurementSalt: string; clusterId: string };
 
-/** Saves, in this order: the salt, the master secret, the cluster id. A node is called only after all three. */
+/**
+ * Saves everything that the cluster's identity hangs on; a node is called only after that. The salt is saved before a
+ * secret is generated: a secret that lies there without it belongs to an earlier cluster.
+ */
 async function prepare(
   { workspace, masterSecretFile }: InitInput,
   state: ClusterState,
   parts: InitParts,
 ): Promise<{ secret: MasterSecret; prepared: Prepared }> {
-  const first = state.measurementSalt === undefined;
-  const own = await workspace.masterSecret();
-  if (first && masterSecretFile === undefined && own !== undefined) {
-    throw new WorkspaceError(
-      'ERR_EXISTS',
-      `${workspace.path(MASTER_SECRET_FILE)} is there already: it belongs to an earlier cluster. ` +
-        `Use it on purpose with --master-secret ${MASTER_SECRET_FILE}, or move it away`,
-    );
-  }
+  let secret = await presentSecret(workspace, masterSecretFile, state);
   const measurementSalt = state.measurementSalt ?? toBase64(new Uint8Array(randomBytes(32)));
-  if (first) await workspace.writeState({ ...state, measurementSalt });
-
-  let secret = masterSecretFile === undefined ? own : await workspace.masterSecret(masterSecretFile);
   if (secret === undefined) {
-    if (masterSecretFile !== undefined || state.clusterId !== undefined) {
-      throw new WorkspaceError(
-        'ERR_NO_MASTER_SECRET',
-        `${masterSecretFile ?? workspace.path(MASTER_SECRET_FILE)} does not exist; ` +
-          'give the master secret that this init began with (--master-secret FILE), or terminate the cluster',
-      );
-    }
+    await workspace.writeState({ ...state, measurementSalt });
     secret = generateMasterSecret();
     await workspace.createMasterSecret(secret);
   }
-
   const clusterId = toHex(await parts.clusterIdOf(secret, fromBase64(measurementSalt)));
   if (state.clusterId !== undefined && state.clusterId !== clusterId) {
     throw new AsterismError(
       'ERR_OTHER_MASTER_SECRET',
       'this is not the master secret that the init began with: it gives another cluster id. ' +
-        'Give the right one with --master-secret FILE, or terminate the cluster',
+        'Give the right one (asterism init --master-secret FILE), or terminate the cluster',
     );
   }
   const prepared: Prepared = { ...state, measurementSalt, clusterId, phase: 'initializing' };
   await workspace.writeState(prepared);
   return { secret, prepared };
+}
+
+/** @returns undefined where one is to be generated. Changes nothing, so that a call that fails here leaves no trace. */
+async function presentSecret(
+  workspace: Workspace,
+  given: string | undefined,
+  state: ClusterState,
+): Promise<MasterSecret | undefined> {
+  const path = given ?? workspace.path(MASTER_SECRET_FILE);
+  const secret = await workspace.masterSecret(path);
+  if (secret === undefined && (given !== undefined || state.clusterId !== undefined)) {
+    throw new WorkspaceError(
+      'ERR_NO_MASTER_SECRET',
+      state.clusterId === undefined
+        ? `${path} does not exist`
+        : `${path} does not exist; give the master secret that this init began with ` +
+            '(asterism init --master-secret FILE), or terminate the cluster',
+    );
+  }
+  if (secret !== undefined && given === undefined && state.measurementSalt === undefined) {
+    throw new WorkspaceError(
+      'ERR_EXISTS',
+      `${path} is there already: it belongs to an earlier cluster. ` +
+        `Use it on purpose with --master-secret ${path}, or move it away`,
+    );
+  }
+  return secret;
 }
 
 /** What nodes that join must show: the configuration's values, and that they belong to no cluster yet. */

@@ -3,11 +3,14 @@ import type { Verdict, Verifier } from '@asterism/attestation/types';
 import { AsterismError, UnreachableError } from '@asterism/errors/errors';
 import { atlsClient } from '@asterism/rpc/atls-client';
 import { API, type InitRequestSchema, type InitResponse } from '@asterism/rpc/gen/init_pb';
+import { StatusError } from '@asterism/rpc/status';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 
 export interface InitPlan {
   readonly host: string;
   readonly port: number;
+  /** Name of the first node, for messages. */
+  readonly node: string;
   readonly request: MessageInitShape<typeof InitRequestSchema>;
   /** Judges the node before anything is sent to it. */
   readonly verifier: Verifier;
@@ -29,6 +32,8 @@ export interface InitPlan {
 
 /** Longest init that is waited for: images are pulled and a control plane starts, on a small machine. */
 const INIT_TIMEOUT_MS = 60 * 60_000;
+/** The node's keep-alive finds out within 25 s. */
+const GHOST_MS = 60_000;
 
 /**
  * Initialises the cluster on its first node. Init is a saved sequence of phases, so a connection that breaks is
@@ -40,6 +45,7 @@ const INIT_TIMEOUT_MS = 60 * 60_000;
  */
 export async function initialize(plan: InitPlan): Promise<InitResponse> {
   let alive = performance.now();
+  let cut = Number.NEGATIVE_INFINITY;
   for (;;) {
     try {
       return await attempt(plan, () => {
@@ -47,20 +53,26 @@ export async function initialize(plan: InitPlan): Promise<InitResponse> {
       });
     } catch (error) {
       plan.signal.throwIfAborted();
-      if (!(error instanceof UnreachableError)) throw error;
+      if (error instanceof UnreachableError) cut = performance.now();
+      else if (!isOwnGhost(error, cut)) throw error;
       if (performance.now() - alive > plan.patienceMs) {
         throw new UnreachableError(
           `the first node (${plan.host}:${plan.port}) gave no sign of life for ${Math.round(plan.patienceMs / 1000)} s; ` +
-            'see what it says with `asterism local logs`, then run init again',
+            `see what it says with \`asterism local logs ${plan.node}\`, then run the same command again`,
           { cause: error },
         );
       }
-      plan.onRetry(error.message);
+      plan.onRetry((error as Error).message);
     }
     await sleep(plan.pauseMs ?? 2000, undefined, { signal: plan.signal }).catch(() =>
       plan.signal.throwIfAborted(),
     );
   }
+}
+
+/** Where a connection broke, the node takes a while to see that its caller, which was this command, is gone. */
+function isOwnGhost(error: unknown, cut: number): boolean {
+  return error instanceof StatusError && error.code === 'ERR_NODE_BUSY' && performance.now() - cut < GHOST_MS;
 }
 
 async function attempt(plan: InitPlan, alive: () => void): Promise<InitResponse> {

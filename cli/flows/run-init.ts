@@ -1,3 +1,4 @@
+import { clusterIdPcr } from '@asterism/attestation/cluster-id';
 import { zero } from '@asterism/bytes/bytes';
 import type { ClusterState } from '@asterism/config/state';
 import { clusterId, deriveKey, MEASUREMENT_SECRET_ID } from '@asterism/crypto/derive';
@@ -28,6 +29,7 @@ export async function runInit(
     kmsUri: renderClusterKmsUri,
     storageUri: () => NO_STORE_URI,
     verifier: (given) => parts.verifier(given, undefined),
+    memberVerifier: async (given, id) => parts.verifier(given, await clusterIdPcr(id)),
     components: async (state) => [...(await parts.components.forNodes(state))],
   };
   const init = async (detail: (text: string) => void) => {
@@ -55,6 +57,11 @@ export async function runInit(
         },
         onLog: (line) => detail(line),
         onRetry: (why) => detail(`waiting for the first node: ${why}`),
+        onUnconfirmed: (why) =>
+          out.warn(
+            `the first node could not be told that the kubeconfig is here (${why}). For a day it gives it to whoever ` +
+              'has the master secret and the init secret; to end that, run: asterism init',
+          ),
       },
       initParts,
     );

@@ -37,6 +37,8 @@ const schema = z.strictObject({
     .string()
     .regex(/^[0-9a-f]{64}$/)
     .optional(),
+  /** Initialized, but the first node may not know yet that this workspace has the kubeconfig. */
+  initUnconfirmed: z.literal(true).optional(),
 });
 
 /** What Asterism knows of the cluster that a workspace made. */
