@@ -1,15 +1,13 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { createWriteStream } from 'node:fs';
-import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type KubernetesApi, type KubernetesObject, kubernetesApi } from '@asterism/kubernetes/api';
-import { buildProgram } from '@asterism/kubernetes/components/build-go';
-import { withLock } from '@asterism/kubernetes/components/cache';
-import { RELEASES } from '@asterism/kubernetes/components/catalogue';
-import { componentsFolder } from '@asterism/kubernetes/components/provide';
+import { DEFAULT_VERSION } from '@asterism/kubernetes/components/catalogue';
+import { provideSomePrograms } from '@asterism/kubernetes/components/provide';
 import { runChecked } from '@asterism/runtime/program';
 import { freePort } from './free-port.ts';
 
@@ -92,7 +90,6 @@ export async function startKube(): Promise<Kube> {
       '--service-account-issuer=https://kubernetes.default.svc.cluster.local',
       '--service-cluster-ip-range=10.96.0.0/12',
       '--authorization-mode=Node,RBAC',
-      '--enable-bootstrap-token-auth=true',
       '--enable-admission-plugins=NodeRestriction',
       '--allow-privileged=true',
       `--token-auth-file=${join(folder, 'tokens.csv')}`,
@@ -155,27 +152,9 @@ interface TokenRequest extends KubernetesObject {
 }
 
 /** Folder with the programs of the default version. */
-async function programs(): Promise<string> {
-  const [release] = RELEASES;
-  if (release === undefined) throw new Error('the catalogue is empty');
-  const folder = componentsFolder(release.version);
-  const bin = join(folder, 'bin');
-  const wanted = release.programs.filter(({ name }) => PROGRAMS.includes(name));
-  const limit = Date.now() + BUILD_WAIT_MS;
-  for (;;) {
-    const found = await Promise.all(wanted.map(({ name }) => stat(join(bin, name)).catch(() => undefined)));
-    if (found.every((entry) => entry !== undefined)) return bin;
-    try {
-      await withLock(folder, async () => {
-        const options = { signal: AbortSignal.timeout(BUILD_WAIT_MS), onDetail: () => {} };
-        for (const program of wanted) await buildProgram(program, bin, options);
-      });
-    } catch (error) {
-      // Another test, or a build by hand, is at it.
-      if ((error as { code?: string }).code !== 'ERR_BUILD_LOCKED' || Date.now() > limit) throw error;
-      await delay(1000);
-    }
-  }
+function programs(): Promise<string> {
+  const options = { signal: AbortSignal.timeout(BUILD_WAIT_MS), onDetail: () => {} };
+  return provideSomePrograms(DEFAULT_VERSION, PROGRAMS, options);
 }
 
 async function makePki(kubeadm: string, folder: string, pki: string): Promise<void> {
@@ -191,7 +170,7 @@ async function makePki(kubeadm: string, folder: string, pki: string): Promise<vo
       '---',
       'apiVersion: kubeadm.k8s.io/v1beta4',
       'kind: ClusterConfiguration',
-      `kubernetesVersion: ${RELEASES[0]?.version}`,
+      `kubernetesVersion: ${DEFAULT_VERSION}`,
       `certificatesDir: ${pki}`,
       'encryptionAlgorithm: ECDSA-P256',
       `apiServer: { certSANs: ["${HOST}"] }`,

@@ -7,7 +7,6 @@ import { after, before, describe, it } from 'node:test';
 import { UnreachableError } from '@asterism/errors/errors';
 import { type Kube, startKube } from '@asterism/testkit/kube';
 import { inClusterApi, type KubernetesApi, KubernetesApiError, kubernetesApi } from './api.ts';
-import { createBootstrapToken } from './bootstrap-token.ts';
 import { ClusterCa } from './ca.ts';
 
 const CONFIG_MAPS = '/api/v1/namespaces/kube-system/configmaps';
@@ -99,13 +98,6 @@ describe('calls to a Kubernetes API', { timeout: 240_000 }, () => {
       UnreachableError,
     );
     assert.ok(performance.now() - started < 400);
-  });
-
-  it('bootstrap tokens: the form that kubeadm wants, each another, with an end', async () => {
-    const tokens = new Set<string>();
-    for (let i = 0; i < 5; i++) tokens.add(await createBootstrapToken(kube.admin, 'test'));
-    assert.equal(tokens.size, 5);
-    for (const token of tokens) assert.match(token, /^[a-z0-9]{6}\.[a-z0-9]{16}$/);
   });
 
   it('outside of a pod there is no cluster', async () => {

@@ -19,11 +19,14 @@ export interface CertificateRequest {
 /** The cluster's certificate authority, as kubeadm makes it. Only control planes have its key. */
 export class ClusterCa {
   readonly certificate: x509.X509Certificate;
+  /** The certificate as it is in ca.crt. */
+  readonly pem: string;
   readonly #key: CryptoKey;
   readonly #algorithm: Algorithm | EcdsaParams;
 
-  private constructor(certificate: x509.X509Certificate, key: CryptoKey, algorithm: Algorithm | EcdsaParams) {
-    this.certificate = certificate;
+  private constructor(pem: string, key: CryptoKey, algorithm: Algorithm | EcdsaParams) {
+    this.certificate = new x509.X509Certificate(pem);
+    this.pem = pem;
     this.#key = key;
     this.#algorithm = algorithm;
   }
@@ -35,7 +38,6 @@ export class ClusterCa {
   static async load(folder: string): Promise<ClusterCa> {
     try {
       const pem = await readFile(`${folder}/ca.crt`, 'utf8');
-      const certificate = new x509.X509Certificate(pem);
       const key = createPrivateKey(await readFile(`${folder}/ca.key`, 'utf8'));
       if (!new NodeCertificate(pem).checkPrivateKey(key)) throw new Error("the key is not the certificate's");
       const curve = key.asymmetricKeyDetails?.namedCurve === 'secp384r1' ? 'P-384' : 'P-256';
@@ -45,7 +47,7 @@ export class ClusterCa {
           : { name: 'RSASSA-PKCS1-v1_5', hash: 'SHA-256' };
       const pkcs8 = key.export({ type: 'pkcs8', format: 'der' });
       return new ClusterCa(
-        certificate,
+        pem,
         await crypto.subtle.importKey('pkcs8', pkcs8, algorithm, false, ['sign']),
         algorithm,
       );

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
 import { parseAllDocuments } from 'yaml';
-import { initConfiguration, joinConfiguration, nodeNameOf } from './kubeadm.ts';
+import { discoveryKubeconfig, initConfiguration, joinConfiguration, nodeNameOf } from './kubeadm.ts';
 
 it('normalises node names and refuses what cannot be one', () => {
   assert.equal(nodeNameOf('test'), 'test');
@@ -24,7 +24,6 @@ it('keeps hostile values inside their YAML field', () => {
       kubernetesVersion: 'v1.37.2',
       controlPlaneEndpoint: '10.77.1.1:6443',
       certSans: ['127.0.0.1', hostile],
-      bootstrapToken: 'abcdef.0123456789abcdef',
     }),
   ).map((document) => document.toJS());
   assert.equal(init.kind, 'InitConfiguration');
@@ -42,7 +41,6 @@ it('does not judge a node by the share of its disk that is free, and keeps its i
       kubernetesVersion: 'v1.37.2',
       controlPlaneEndpoint: '10.77.1.1:6443',
       certSans: [],
-      bootstrapToken: 'abcdef.0123456789abcdef',
     }),
   )
     .map((document) => document.toJS())
@@ -57,13 +55,48 @@ it('gives a control plane, and only it, an API endpoint of its own', () => {
     nodeName: 'w-0',
     nodeIp: '10.77.1.3',
     providerId: '',
-    apiServerEndpoint: '10.77.1.1:6443',
-    token: 'abcdef.0123456789abcdef',
-    caCertHash: `sha256:${'0'.repeat(64)}`,
   };
   const parse = (text: string) => parseAllDocuments(text)[0]!.toJS();
   assert.equal(parse(joinConfiguration({ ...join, controlPlane: false })).controlPlane, undefined);
   assert.deepEqual(parse(joinConfiguration({ ...join, controlPlane: true })).controlPlane, {
     localAPIEndpoint: { advertiseAddress: '10.77.1.3', bindPort: 6443 },
   });
+});
+
+it('has no tokens: none is made at init, the API server takes none, and a node joins by its certificate', () => {
+  const init = initConfiguration({
+    nodeName: 'cp-0',
+    nodeIp: '10.77.1.2',
+    providerId: '',
+    clusterName: 'test',
+    kubernetesVersion: 'v1.37.2',
+    controlPlaneEndpoint: '10.77.1.1:6443',
+    certSans: [],
+  });
+  assert.doesNotMatch(init, /bootstrapTokens/);
+  const cluster = parseAllDocuments(init)[1]!.toJS();
+  assert.deepEqual(
+    cluster.apiServer.extraArgs.find(({ name }: { name: string }) => name === 'enable-bootstrap-token-auth'),
+    { name: 'enable-bootstrap-token-auth', value: 'false' },
+  );
+  const join = joinConfiguration({
+    nodeName: 'w-0',
+    nodeIp: '10.77.1.3',
+    providerId: '',
+    controlPlane: false,
+  });
+  assert.deepEqual(parseAllDocuments(join)[0]!.toJS().discovery, {
+    file: { kubeConfigPath: '/etc/kubernetes/discovery.conf' },
+  });
+  const discovery = discoveryKubeconfig('10.77.1.1:6443', 'PEM');
+  assert.doesNotMatch(discovery, /token|-key-data/i);
+  assert.deepEqual(parseAllDocuments(discovery)[0]!.toJS().users, [
+    {
+      name: 'node',
+      user: {
+        'client-certificate': '/run/state/kubelet/pki/kubelet.crt',
+        'client-key': '/run/state/kubelet/pki/kubelet.key',
+      },
+    },
+  ]);
 });

@@ -11,6 +11,14 @@ export const API_PORT = 6443;
 /** The kubelet's serving certificate: signed by the cluster's CA, so that the API server can check whom it asks. */
 export const KUBELET_CERT = '/run/state/kubelet/pki/kubelet.crt';
 export const KUBELET_KEY = '/run/state/kubelet/pki/kubelet.key';
+/** Where a joining node finds the cluster, and as whom it speaks to it. Holds no secret: it names files. */
+export const DISCOVERY_KUBECONFIG = `${KUBERNETES_FOLDER}/discovery.conf`;
+/** kubeadm's copy of it for the kubelet, keys included. Useless once the kubelet has a certificate of its own. */
+export const BOOTSTRAP_KUBECONFIG = `${KUBERNETES_FOLDER}/bootstrap-kubelet.conf`;
+/** Written by the kubelet when it first starts. */
+export const KUBELET_KUBECONFIG = `${KUBERNETES_FOLDER}/kubelet.conf`;
+/** The client certificate that the kubelet got by itself, and its key. */
+export const KUBELET_CREDENTIAL = '/var/lib/kubelet/pki/kubelet-client-current.pem';
 
 /**
  * kubeadm's preflight checks that do not hold on a node and need not:
@@ -41,14 +49,9 @@ export interface InitOfKubeadm extends NodeOfKubeadm {
   /** host:port behind which the API servers stand. */
   readonly controlPlaneEndpoint: string;
   readonly certSans: readonly string[];
-  readonly bootstrapToken: string;
 }
 
 export interface JoinOfKubeadm extends NodeOfKubeadm {
-  readonly apiServerEndpoint: string;
-  readonly token: string;
-  /** "sha256:<hex>" of the cluster CA's SubjectPublicKeyInfo. */
-  readonly caCertHash: string;
   readonly controlPlane: boolean;
 }
 
@@ -75,8 +78,6 @@ export function initConfiguration(init: InitOfKubeadm): string {
     {
       apiVersion: API_VERSION,
       kind: 'InitConfiguration',
-      // kubeadm makes a token for a day if it is given none; nobody uses this one, so it lives a minute.
-      bootstrapTokens: [{ token: init.bootstrapToken, ttl: '1m0s', usages: ['authentication'] }],
       localAPIEndpoint: { advertiseAddress: init.nodeIp, bindPort: API_PORT },
       nodeRegistration: nodeRegistration(init),
     },
@@ -96,6 +97,8 @@ export function initConfiguration(init: InitOfKubeadm): string {
           'audit-log-maxbackup': '10',
           'audit-log-maxsize': '100',
           profiling: 'false',
+          // Nodes join with a certificate in their own name; a token would let its holder become any node.
+          'enable-bootstrap-token-auth': 'false',
           'kubelet-certificate-authority': `${KUBERNETES_FOLDER}/pki/ca.crt`,
         }),
         extraVolumes: [
@@ -154,18 +157,35 @@ export function joinConfiguration(join: JoinOfKubeadm): string {
   return documents({
     apiVersion: API_VERSION,
     kind: 'JoinConfiguration',
-    discovery: {
-      bootstrapToken: {
-        token: join.token,
-        apiServerEndpoint: join.apiServerEndpoint,
-        caCertHashes: [join.caCertHash],
-      },
-      tlsBootstrapToken: join.token,
-    },
+    discovery: { file: { kubeConfigPath: DISCOVERY_KUBECONFIG } },
     nodeRegistration: nodeRegistration(join),
     ...(join.controlPlane
       ? { controlPlane: { localAPIEndpoint: { advertiseAddress: join.nodeIp, bindPort: API_PORT } } }
       : {}),
+  });
+}
+
+/**
+ * The kubeconfig with which a node joins: as the node that its certificate names, and as no other.
+ * @param server host:port
+ * @param caCert PEM
+ */
+export function discoveryKubeconfig(server: string, caCert: string): string {
+  return documents({
+    apiVersion: 'v1',
+    kind: 'Config',
+    clusters: [
+      {
+        name: 'cluster',
+        cluster: {
+          server: `https://${server}`,
+          'certificate-authority-data': Buffer.from(caCert).toString('base64'),
+        },
+      },
+    ],
+    users: [{ name: 'node', user: { 'client-certificate': KUBELET_CERT, 'client-key': KUBELET_KEY } }],
+    contexts: [{ name: 'join', context: { cluster: 'cluster', user: 'node' } }],
+    'current-context': 'join',
   });
 }
 

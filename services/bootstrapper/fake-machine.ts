@@ -35,7 +35,7 @@ export class MemoryTpm implements MachineTpm {
   }
 }
 
-/** Writes down what it is asked to do. A step named in `failAt` throws before or after its work, once. */
+/** Writes down what it is asked to do. */
 export class RecordingNode implements KubernetesNode {
   readonly steps: string[] = [];
   readonly applied: string[] = [];
@@ -60,6 +60,15 @@ export class RecordingNode implements KubernetesNode {
     this.files.set(path, content);
     await this.#step(`write ${path}`);
   }
+  async hasFile(path: string): Promise<boolean> {
+    return this.files.has(path);
+  }
+  async removeFiles(paths: readonly string[]): Promise<void> {
+    for (const path of paths) this.files.delete(path);
+  }
+  waitForFile(path: string): Promise<void> {
+    return this.#step(`wait for ${path}`);
+  }
   async kubeadm(args: readonly string[]): Promise<string> {
     await this.#step(`kubeadm ${args.filter((arg) => !arg.startsWith('-')).join(' ')}`);
     return args[0] === 'kubeconfig' ? 'apiVersion: v1\nkind: Config\n' : '';
@@ -70,8 +79,8 @@ export class RecordingNode implements KubernetesNode {
   startKubelet(): Promise<void> {
     return this.#step('kubelet');
   }
-  waitForApi(): Promise<void> {
-    return this.#step('api');
+  waitForApi(_signal: AbortSignal, host?: string): Promise<void> {
+    return this.#step(host === undefined ? 'api' : `api of ${host}`);
   }
   async apply(objects: string): Promise<void> {
     this.applied.push(objects);

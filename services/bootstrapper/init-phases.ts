@@ -1,9 +1,9 @@
-import { randomBytes } from 'node:crypto';
 import { readFile, rm } from 'node:fs/promises';
 import { zero } from '@asterism/bytes/bytes';
 import { type StateLayout, TEMPORARY_KEY_FILE } from '@asterism/disk/layout';
 import { writeNodeState } from '@asterism/disk/node-state';
-import { DiskError, STATE_KEY_LENGTH, type StateDisk } from '@asterism/disk/state-disk';
+import { DiskError } from '@asterism/disk/cryptsetup';
+import { STATE_KEY_LENGTH, type StateDisk } from '@asterism/disk/state-disk';
 import type { KeyManager } from '@asterism/kms/types';
 import {
   API_PORT,
@@ -13,6 +13,7 @@ import {
   initConfiguration,
   KUBEADM_CONFIG,
 } from '@asterism/kubernetes/kubeadm';
+import { nodeRights } from '@asterism/kubernetes/node-rights';
 import type { InstanceMetadata } from '@asterism/metadata/types';
 import { StatusError } from '@asterism/rpc/status';
 import { type MachineTpm, measureClusterId } from '@asterism/runtime/machine-tpm';
@@ -83,7 +84,8 @@ export const INIT_PHASES: readonly P[] = [
   // The first phase whose client gives admin.conf its rights, hence before ours that use admin.conf.
   kubeadm('upload-config', ['upload-config', 'all']),
   kubeadm('mark-control-plane', ['mark-control-plane']),
-  kubeadm('bootstrap-token', ['bootstrap-token', '--skip-token-print']),
+  // Not kubeadm's bootstrap-token, which lets whoever has a token become any node.
+  { name: 'node-rights', run: ({ machine }, signal) => machine.node.apply(nodeRights(), signal) },
   kubeadm('kubelet-finalize', ['kubelet-finalize', 'all']),
   kubeadm('addons', ['addon', 'all']),
   { name: 'network', run: (context, signal) => applyManifests(context, 'network', signal) },
@@ -160,7 +162,6 @@ async function writeConfiguration(context: InitContext): Promise<void> {
     kubernetesVersion: order.kubernetesVersion,
     controlPlaneEndpoint: context.apiEndpoint,
     certSans: [endpointHost, ...order.certSans],
-    bootstrapToken: `${randomBytes(3).toString('hex')}.${randomBytes(8).toString('hex')}`,
   });
   await machine.node.writeFile(KUBEADM_CONFIG, configuration, 0o600);
 }

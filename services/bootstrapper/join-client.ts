@@ -8,7 +8,7 @@ import type { InstanceMetadata, Metadata } from '@asterism/metadata/types';
 import { checkPeerCluster, type JoinPeers } from '@asterism/rpc/join-peers';
 import type { InitMachine } from './init-phases.ts';
 import type { Keys } from './initializer.ts';
-import { JOIN_PHASES, type JoinContext } from './join-phases.ts';
+import { type JoinContext, joinPhases, mayBeEtcdMember } from './join-phases.ts';
 import {
   checkTicket,
   type JoinTicket,
@@ -19,7 +19,7 @@ import {
 } from './join-ticket.ts';
 import { Journal } from './journal.ts';
 import type { NodeLock } from './node-lock.ts';
-import { type Phase, runPhases } from './phases.ts';
+import { runPhases } from './phases.ts';
 
 export interface JoinClientOptions {
   readonly machine: InitMachine;
@@ -32,10 +32,9 @@ export interface JoinClientOptions {
   readonly intervalMs?: number;
   /** Milliseconds between two tries of a phase that failed. Default 10,000. */
   readonly retryMs?: number;
-  readonly phases?: readonly Phase<JoinContext>[];
 }
 
-/** The ticket's token is of no use any more: the node must begin its life anew, with a new disk. */
+/** The ticket counts no more: the node must begin its life anew, with a new disk. */
 export class TicketExpiredError extends AsterismError {
   constructor(cause: unknown) {
     super(
@@ -81,7 +80,13 @@ export class JoinClient {
     try {
       ticket = await loadTicket(machine.layout.joinTicket);
     } catch (cause) {
-      throw new TicketExpiredError(cause);
+      if (!mayBeEtcdMember(journal)) throw new TicketExpiredError(cause);
+      throw new AsterismError(
+        'ERR_JOIN_TICKET',
+        'the join cannot go on without its ticket, and etcd may count on this node: ' +
+          'remove it from etcd (etcdctl member remove), then replace the machine',
+        { cause },
+      );
     }
     await this.#finish(journal, ticket, signal);
   }
@@ -136,7 +141,10 @@ export class JoinClient {
     return true;
   }
 
-  /** From here on the node is this cluster's: whatever fails is tried again while the ticket lasts. */
+  /**
+   * From here on the node is this cluster's: whatever fails is tried again while the ticket lasts, and without end once
+   * the node may be a member of etcd. The cluster may have no quorum without it.
+   */
   async #finish(journal: Journal, ticket: JoinTicket, signal: AbortSignal): Promise<void> {
     const { machine, metadata, log } = this.#options;
     while (true) {
@@ -153,7 +161,7 @@ export class JoinClient {
           journal,
         };
         await runPhases(
-          this.#options.phases ?? JOIN_PHASES,
+          joinPhases(self.role),
           context,
           journal,
           (report) => log.info(report, 'join phase'),
@@ -165,7 +173,8 @@ export class JoinClient {
       } catch (err) {
         signal.throwIfAborted();
         log.warn({ err }, 'the join stopped; it is tried again');
-        if (ticketIsExpired(ticket, new Date())) throw new TicketExpiredError(err);
+        if (ticketIsExpired(ticket, new Date()) && !mayBeEtcdMember(journal))
+          throw new TicketExpiredError(err);
       }
       await sleep(this.#options.retryMs ?? 10_000, undefined, { signal });
     }

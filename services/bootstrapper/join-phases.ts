@@ -1,4 +1,3 @@
-import { rm } from 'node:fs/promises';
 import { zero } from '@asterism/bytes/bytes';
 import { fromBase64 } from '@asterism/bytes/encoding';
 import { TEMPORARY_KEY_FILE } from '@asterism/disk/layout';
@@ -7,11 +6,16 @@ import type { Component } from '@asterism/kubernetes/install';
 import {
   AUDIT_POLICY,
   auditPolicy,
+  BOOTSTRAP_KUBECONFIG,
+  DISCOVERY_KUBECONFIG,
+  discoveryKubeconfig,
   IGNORED_PREFLIGHT,
   joinConfiguration,
   KUBEADM_CONFIG,
   KUBELET_CERT,
+  KUBELET_CREDENTIAL,
   KUBELET_KEY,
+  KUBELET_KUBECONFIG,
   KUBERNETES_FOLDER,
 } from '@asterism/kubernetes/kubeadm';
 import type { InstanceMetadata } from '@asterism/metadata/types';
@@ -32,12 +36,23 @@ export interface JoinContext {
   readonly journal: Journal;
 }
 
+type P = Phase<JoinContext>;
+
+/** The cluster's CA is written before kubeadm runs, at once and as a whole. */
+const IGNORED_AT_JOIN = [...IGNORED_PREFLIGHT, 'FileAvailable--etc-kubernetes-pki-ca.crt'];
+/** In the journal: this node is about to become a member of etcd, or is one. */
+const ETCD_MEMBER = 'etcd-member';
+
 /** A join, in order; as re-runnable as INIT_PHASES. */
-export const JOIN_PHASES: readonly Phase<JoinContext>[] = [
+export function joinPhases(role: InstanceMetadata['role']): readonly P[] {
+  return PHASES.filter(({ controlPlane }) => controlPlane !== true || role === 'ControlPlane');
+}
+
+const PHASES: readonly (P & { readonly controlPlane?: true })[] = [
   { name: 'node-lock', run: becomeMember },
   { name: 'node-state', run: saveNodeState },
   { name: 'disk-rekey', run: rekeyToCluster },
-  { name: 'control-plane-files', run: writeControlPlaneFiles },
+  { name: 'cluster-files', run: writeClusterFiles },
   { name: 'kubelet-certificate', run: writeKubeletCertificate },
   {
     name: 'components',
@@ -47,9 +62,36 @@ export const JOIN_PHASES: readonly Phase<JoinContext>[] = [
   { name: 'containerd', always: true, run: ({ machine }, signal) => machine.node.startContainerd(signal) },
   { name: 'images', run: ({ machine }, signal) => machine.node.importImages(signal) },
   { name: 'configuration', run: writeConfiguration },
-  { name: 'kubeadm-join', run: kubeadmJoin },
+  // Writes nothing, and comes before all that write what it refuses: it never finds what a killed attempt left.
+  kubeadm('preflight', ['preflight', `--ignore-preflight-errors=${IGNORED_AT_JOIN.join(',')}`]),
+  { name: 'control-plane-prepare', controlPlane: true, run: prepareControlPlane },
+  { name: 'kubelet-start', run: startKubeletFirst },
+  // kubeadm starts it in the phase before. After a reboot nobody else does, and without this node's member of etcd,
+  // which the kubelet starts, the cluster may have no quorum for the phase that follows.
   { name: 'kubelet', always: true, run: ({ machine }, signal) => machine.node.startKubelet(signal) },
+  { name: 'etcd-join', controlPlane: true, run: joinEtcd },
+  { name: 'kubelet-credential', run: waitForKubeletCredential },
+  { ...kubeadm('mark-control-plane', ['control-plane-join', 'mark-control-plane']), controlPlane: true },
+  {
+    name: 'api',
+    controlPlane: true,
+    always: true,
+    run: ({ machine, self }, signal) => machine.node.waitForApi(signal, self.vpcIp),
+  },
 ];
+
+function kubeadm(name: string, phase: readonly string[], timeoutMs = 180_000): P {
+  return { name, run: (context, signal) => runKubeadm(context, phase, timeoutMs, signal) };
+}
+
+async function runKubeadm(
+  { machine }: JoinContext,
+  phase: readonly string[],
+  timeoutMs: number,
+  signal: AbortSignal,
+): Promise<void> {
+  await machine.node.kubeadm(['join', 'phase', ...phase, '--config', KUBEADM_CONFIG], timeoutMs, signal);
+}
 
 /** Images of what runs on control planes only: two thirds of the bytes. */
 const CONTROL_PLANE_IMAGE = /\/(etcd|kube-(apiserver|controller-manager|scheduler))\.tar$/;
@@ -89,7 +131,8 @@ async function rekeyToCluster({ machine, ticket }: JoinContext): Promise<void> {
   }
 }
 
-async function writeControlPlaneFiles({ machine, ticket }: JoinContext): Promise<void> {
+async function writeClusterFiles({ machine, ticket }: JoinContext): Promise<void> {
+  await machine.node.writeFile(`${KUBERNETES_FOLDER}/pki/ca.crt`, ticket.caCert, 0o644);
   for (const { name, data } of ticket.files) {
     const text = new TextDecoder().decode(fromBase64(data));
     await machine.node.writeFile(`${KUBERNETES_FOLDER}/pki/${name}`, text, 0o600);
@@ -104,36 +147,63 @@ async function writeKubeletCertificate({ machine, ticket }: JoinContext): Promis
 async function writeConfiguration({ machine, ticket, self, nodeName }: JoinContext): Promise<void> {
   const controlPlane = self.role === 'ControlPlane';
   if (controlPlane) await machine.node.writeFile(AUDIT_POLICY, auditPolicy(), 0o600);
+  await machine.node.writeFile(
+    DISCOVERY_KUBECONFIG,
+    discoveryKubeconfig(ticket.apiServerEndpoint, ticket.caCert),
+    0o600,
+  );
   const configuration = joinConfiguration({
     nodeName,
     nodeIp: self.vpcIp,
     providerId: self.providerId,
-    apiServerEndpoint: ticket.apiServerEndpoint,
-    token: ticket.token,
-    caCertHash: ticket.caCertHash,
     controlPlane,
   });
   await machine.node.writeFile(KUBEADM_CONFIG, configuration, 0o600);
 }
 
-/** What kubeadm's preflight finds where an earlier attempt of this very join was killed. */
-const LEFT_BY_AN_ATTEMPT = [
-  'DirAvailable--etc-kubernetes-manifests',
-  'DirAvailable--var-lib-etcd',
-  'FileAvailable--etc-kubernetes-pki-ca.crt',
-  'Port-10250',
+/** What kubeadm makes in control-plane-prepare: certificates, then kubeconfigs. */
+const PREPARED = [
+  ...[
+    'apiserver',
+    'apiserver-kubelet-client',
+    'apiserver-etcd-client',
+    'front-proxy-client',
+    'etcd/server',
+    'etcd/peer',
+    'etcd/healthcheck-client',
+  ].flatMap((name) => [`${KUBERNETES_FOLDER}/pki/${name}.crt`, `${KUBERNETES_FOLDER}/pki/${name}.key`]),
+  ...['admin', 'controller-manager', 'scheduler'].map((name) => `${KUBERNETES_FOLDER}/${name}.conf`),
 ];
 
-async function kubeadmJoin({ machine, journal }: JoinContext, signal: AbortSignal): Promise<void> {
-  const ignored: string[] = [...IGNORED_PREFLIGHT];
-  if (journal.fact('join-tried') === undefined) await journal.setFact('join-tried', 'yes');
-  else {
-    ignored.push(...LEFT_BY_AN_ATTEMPT);
-    // The kubelet's bootstrap begins anew: with half of its files kubeadm would stop at once.
-    for (const name of ['kubelet.conf', 'bootstrap-kubelet.conf']) {
-      await rm(`${KUBERNETES_FOLDER}/${name}`, { force: true });
-    }
-  }
-  const args = ['join', '--config', KUBEADM_CONFIG, `--ignore-preflight-errors=${ignored.join(',')}`];
-  await machine.node.kubeadm(args, 300_000, signal);
+async function prepareControlPlane(context: JoinContext, signal: AbortSignal): Promise<void> {
+  // A key without its certificate, or half a file, would stop kubeadm at every further try; nothing uses them yet.
+  await context.machine.node.removeFiles(PREPARED);
+  await runKubeadm(context, ['control-plane-prepare', 'all'], 180_000, signal);
+}
+
+async function startKubeletFirst(context: JoinContext, signal: AbortSignal): Promise<void> {
+  // The kubelet writes it when it first starts, so all that this phase does is done. It must not be done again:
+  // kubeadm refuses where the node is Ready already.
+  if (await context.machine.node.hasFile(KUBELET_KUBECONFIG)) return;
+  await runKubeadm(context, ['kubelet-start'], 180_000, signal);
+}
+
+/**
+ * Adds this node to etcd as a learner, starts it, and makes it a voting member. kubeadm looks at the list of members
+ * before each step, so that doing it again goes on where it stopped.
+ */
+async function joinEtcd(context: JoinContext, signal: AbortSignal): Promise<void> {
+  await context.journal.setFact(ETCD_MEMBER, 'perhaps');
+  await runKubeadm(context, ['etcd-join'], 300_000, signal);
+}
+
+/** Whether etcd may count on this node: of two members both are needed, so its disk must not be given up any more. */
+export function mayBeEtcdMember(journal: Journal): boolean {
+  return journal.fact(ETCD_MEMBER) !== undefined;
+}
+
+/** From here on the kubelet renews its certificate by itself. The copy of the ticket's key that kubeadm made is removed. */
+async function waitForKubeletCredential({ machine }: JoinContext, signal: AbortSignal): Promise<void> {
+  await machine.node.waitForFile(KUBELET_CREDENTIAL, signal);
+  await machine.node.removeFiles([BOOTSTRAP_KUBECONFIG]);
 }

@@ -1,3 +1,4 @@
+import { createHash, createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFile, rm } from 'node:fs/promises';
 import { fromBase64, toBase64 } from '@asterism/bytes/encoding';
 import { writeFileAtomic } from '@asterism/disk/atomic-file';
@@ -27,8 +28,8 @@ const schema = z.strictObject({
   kubeletCert: z.string().max(100_000),
   kubeletKey: z.string().max(10_000),
   apiServerEndpoint: z.string().regex(/^[0-9a-zA-Z.-]{1,253}:\d{1,5}$/),
-  token: z.string().regex(/^[a-z0-9]{6}\.[a-z0-9]{16}$/),
-  caCertHash: z.string().regex(/^sha256:[0-9a-f]{64}$/),
+  /** PEM. */
+  caCert: z.string().max(100_000),
   files: z
     .array(z.strictObject({ name: z.enum(CONTROL_PLANE_FILES), data: base64 }))
     .max(CONTROL_PLANE_FILES.length),
@@ -56,8 +57,7 @@ export function checkTicket(
     kubeletCert: new TextDecoder().decode(response.kubeletCert),
     kubeletKey,
     apiServerEndpoint: response.apiServerEndpoint,
-    token: response.token,
-    caCertHash: response.discoveryTokenCaCertHash,
+    caCert: new TextDecoder().decode(response.clusterCaCert),
     files: response.controlPlaneFiles.map(({ name, data }) => ({ name, data: toBase64(data) })),
     components: response.kubernetesComponents.map(({ url, hash, installPath, extract }) => ({
       url,
@@ -79,15 +79,39 @@ export function checkTicket(
   if (names.size !== wanted || parsed.data.files.length !== wanted) {
     throw bad(`${names.size} control-plane files came, ${wanted} belong to this role`);
   }
+  checkCertificates(parsed.data, response.discoveryTokenCaCertHash);
   for (const component of parsed.data.components) checkComponent(component, COMPONENT_ROOTS);
   return parsed.data;
 }
 
-/** JoinService makes tokens that live this long. */
-const TOKEN_LIFETIME_MS = 15 * 60_000;
+/** The certificate is this node's own and of the cluster's CA, and all that says which CA that is agrees. */
+function checkCertificates(ticket: JoinTicket, pin: string): void {
+  let ca: X509Certificate;
+  let own: X509Certificate;
+  try {
+    ca = new X509Certificate(ticket.caCert);
+    own = new X509Certificate(ticket.kubeletCert);
+  } catch (cause) {
+    throw bad('a certificate in it cannot be read', cause);
+  }
+  const spki = ca.publicKey.export({ type: 'spki', format: 'der' });
+  if (pin !== `sha256:${createHash('sha256').update(spki).digest('hex')}`)
+    throw bad('the CA certificate in it is not the one that it names');
+  const shared = ticket.files.find(({ name }) => name === 'ca.crt');
+  if (shared !== undefined && shared.data !== toBase64(new TextEncoder().encode(ticket.caCert)))
+    throw bad('it has two CA certificates');
+  if (!own.checkPrivateKey(createPrivateKey(ticket.kubeletKey)) || !own.verify(ca.publicKey))
+    throw bad("the kubelet's certificate is not for its key, or not of the cluster's CA");
+}
+
+/**
+ * A node that has not joined in this time begins anew, with another ticket: what this one names (components, endpoint)
+ * may have changed.
+ */
+const TICKET_LIFETIME_MS = 15 * 60_000;
 
 export function ticketIsExpired(ticket: JoinTicket, now: Date): boolean {
-  return now.getTime() > Date.parse(ticket.receivedAt) + TOKEN_LIFETIME_MS;
+  return now.getTime() > Date.parse(ticket.receivedAt) + TICKET_LIFETIME_MS;
 }
 
 export async function saveTicket(path: string, ticket: JoinTicket): Promise<void> {
@@ -111,6 +135,6 @@ export function stateDiskKeyOf(ticket: JoinTicket): Uint8Array {
   return fromBase64(ticket.stateDiskKey);
 }
 
-function bad(why: string): AsterismError {
-  return new AsterismError('ERR_JOIN_TICKET', `the join ticket cannot be used: ${why}`);
+function bad(why: string, cause?: unknown): AsterismError {
+  return new AsterismError('ERR_JOIN_TICKET', `the join ticket cannot be used: ${why}`, { cause });
 }

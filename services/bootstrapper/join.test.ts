@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { access, readFile, stat } from 'node:fs/promises';
-import { afterEach, beforeEach, describe, it } from 'node:test';
+import { access, readFile, rm, stat } from 'node:fs/promises';
+import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import type { Verifier } from '@asterism/attestation/types';
 import { isZero } from '@asterism/bytes/bytes';
 import { clusterId } from '@asterism/crypto/derive';
 import { readNodeState } from '@asterism/disk/node-state';
 import { PolicyError } from '@asterism/errors/errors';
+import { ClusterCa } from '@asterism/kubernetes/ca';
+import { checkKubeletCsr } from '@asterism/kubernetes/csr';
 import { AtlsGrpcServer } from '@asterism/rpc/atls-server';
 import {
   API,
@@ -16,10 +19,12 @@ import {
 import { JoinPeers } from '@asterism/rpc/join-peers';
 import { clusterIdPcr } from '@asterism/runtime/machine-tpm';
 import { fakeIssuer, fakeVerifier } from '@asterism/testkit/fake-attestation';
+import { type TemporaryFolder, temporaryFolder } from '@asterism/testkit/temporary-folder';
 import type { MessageInitShape } from '@bufbuild/protobuf';
+import { FakeKubeadm } from './fake-kubeadm.ts';
 import { instance, makeTestMachine, type TestMachine, testKeys, testMetadata } from './fake-machine.ts';
 import { JoinClient, TicketExpiredError } from './join-client.ts';
-import { JOIN_PHASES } from './join-phases.ts';
+import { joinPhases } from './join-phases.ts';
 import { CONTROL_PLANE_FILES, loadTicket, saveTicket } from './join-ticket.ts';
 import { Journal } from './journal.ts';
 import { NodeLock } from './node-lock.ts';
@@ -30,6 +35,20 @@ const secret = new Uint8Array(32).fill(1);
 const salt = new Uint8Array(32).fill(2);
 const id = clusterId(secret, salt);
 const diskKey = Uint8Array.from(randomBytes(32));
+
+const self = { nodeName: 'w-0', address: '10.77.1.3' };
+const openssl = (...args: string[]): void => {
+  execFileSync('openssl', args, { stdio: 'ignore' });
+};
+
+/** A CA as kubeadm makes it. */
+async function makeCa(folder: string): Promise<ClusterCa> {
+  const usage = ['-addext', 'keyUsage=critical,keyCertSign,digitalSignature'];
+  const files = ['-out', `${folder}/ca.crt`, '-keyout', `${folder}/ca.key`];
+  const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'];
+  openssl('req', '-x509', '-subj', '/CN=kubernetes', ...usage, ...files, ...key);
+  return ClusterCa.load(folder);
+}
 
 /** The fake evidence, as if its verified quote had these PCRs. */
 function verifierWithPcrs(
@@ -57,12 +76,25 @@ describe('join over mutual aTLS', () => {
   let peerPcrs: Map<number, Uint8Array>;
   let change: MessageInitShape<typeof IssueJoinTicketResponseSchema>;
   let port: number;
+  let folder: TemporaryFolder;
+  let ca: ClusterCa;
+  let otherCa: ClusterCa;
+  let certifyWith: ClusterCa;
+
+  before(async () => {
+    folder = await temporaryFolder();
+    ca = await makeCa(folder.path);
+    await using another = await temporaryFolder();
+    otherCa = await makeCa(another.path);
+  });
+  after(() => folder[Symbol.asyncDispose]());
 
   beforeEach(async () => {
     machine = await makeTestMachine();
     stop = [() => machine.remove()];
     requests = [];
     change = {};
+    certifyWith = ca;
     peerPcrs = new Map(machine.tpm.pcrs).set(15, clusterIdPcr(id));
     const server = new AtlsGrpcServer({ issuer: fakeIssuer(), verifiers: [fakeVerifier()] });
     server.addService(API, {
@@ -73,13 +105,11 @@ describe('join over mutual aTLS', () => {
           stateDiskKey: diskKey,
           measurementSalt: salt,
           measurementSecret: secret,
-          kubeletCert: Buffer.from('-----BEGIN CERTIFICATE-----\n'),
+          kubeletCert: await certify(request.certificateRequest, certifyWith),
           apiServerEndpoint: '10.77.1.1:6443',
-          token: 'abcdef.0123456789abcdef',
-          discoveryTokenCaCertHash: `sha256:${'0'.repeat(64)}`,
-          controlPlaneFiles: request.isControlPlane
-            ? CONTROL_PLANE_FILES.map((name) => ({ name, data: Buffer.from(name) }))
-            : [],
+          clusterCaCert: Buffer.from(ca.pem),
+          discoveryTokenCaCertHash: ca.pin(),
+          controlPlaneFiles: request.isControlPlane ? filesOf(ca) : [],
           kubernetesComponents: [],
           ...change,
         };
@@ -93,6 +123,22 @@ describe('join over mutual aTLS', () => {
   afterEach(async () => {
     for (const end of stop.reverse()) await end();
   });
+
+  const certify = async (csr: Uint8Array, issuer: ClusterCa): Promise<Uint8Array> => {
+    const certificate = await issuer.sign({
+      subject: [{ O: ['system:nodes'] }, { CN: ['system:node:w-0'] }],
+      publicKey: await checkKubeletCsr(csr, self),
+      names: [{ type: 'ip', value: self.address }],
+      usages: ['client', 'server'],
+      validForMs: 3_600_000,
+    });
+    return Buffer.from(certificate);
+  };
+  const filesOf = (issuer: ClusterCa) =>
+    CONTROL_PLANE_FILES.map((name) => ({
+      name,
+      data: Buffer.from(name === 'ca.crt' ? issuer.pem : name),
+    }));
 
   function client(role: 'Worker' | 'ControlPlane', lock = new NodeLock()): JoinClient {
     const metadata = testMetadata(instance('W_0', '10.77.1.3', role), [
@@ -136,8 +182,22 @@ describe('join over mutual aTLS', () => {
     assert.equal(await disk.testKey(diskKey), true);
     assert.equal(await disk.testKey(machine.temporaryKey), false);
     assert.deepEqual(await readNodeState(layout.nodeState), { role: 'Worker', measurementSalt: salt });
-    assert.ok([...machine.node.files.keys()].every((path) => !path.includes('/pki/ca')));
+    const pki = [...machine.node.files.keys()].filter((path) => path.startsWith('/etc/kubernetes/pki/'));
+    assert.deepEqual(pki, ['/etc/kubernetes/pki/ca.crt']);
     assert.match(machine.node.files.get('/etc/kubernetes/kubeadm.yaml')!, /name: w-0/);
+    // It goes to the cluster as the node that its certificate names; the key is in one file only.
+    const holders = [...machine.node.files].filter(([, content]) => content.includes('PRIVATE KEY'));
+    assert.deepEqual(
+      holders.map(([path]) => path),
+      ['/run/state/kubelet/pki/kubelet.key'],
+    );
+    assert.match(machine.node.files.get('/etc/kubernetes/discovery.conf')!, /pki\/kubelet\.key/);
+    assert.deepEqual(
+      machine.node.steps.filter((step) => step.startsWith('kubeadm')),
+      ['preflight', 'kubelet-start'].map(
+        (phase) => `kubeadm join phase ${phase} /etc/kubernetes/kubeadm.yaml`,
+      ),
+    );
     assert.equal((await Journal.load(layout.joinJournal))!.complete, true);
     await assert.rejects(access(layout.joinTicket), { code: 'ENOENT' });
     assert.deepEqual(await decideStart(machine.tpm.pcrs.get(15)!, layout), { kind: 'member' });
@@ -146,7 +206,7 @@ describe('join over mutual aTLS', () => {
   it('a control plane gets its files, and only those that belong to it', async () => {
     assert.equal(await client('ControlPlane').run(AbortSignal.timeout(20_000)), 'joined');
     for (const name of CONTROL_PLANE_FILES)
-      assert.equal(machine.node.files.get(`/etc/kubernetes/pki/${name}`), name);
+      assert.equal(machine.node.files.get(`/etc/kubernetes/pki/${name}`), name === 'ca.crt' ? ca.pem : name);
     assert.ok(machine.node.files.has('/etc/kubernetes/audit-policy.yaml'));
   });
 
@@ -172,8 +232,17 @@ describe('join over mutual aTLS', () => {
     'an endpoint with YAML in it': () => {
       change = { apiServerEndpoint: 'a:1\nkind: x' };
     },
-    'a malformed token': () => {
-      change = { token: 'x' };
+    'a CA that is not the one it names': () => {
+      change = { clusterCaCert: Buffer.from(otherCa.pem) };
+    },
+    'no CA': () => {
+      change = { clusterCaCert: new Uint8Array() };
+    },
+    'a certificate of another CA': () => {
+      certifyWith = otherCa;
+    },
+    'a certificate for another key': () => {
+      change = { kubeletCert: Buffer.from(ca.pem) };
     },
     'a component outside its folders': () => {
       change = {
@@ -190,6 +259,12 @@ describe('join over mutual aTLS', () => {
       await notTouched();
     });
   }
+
+  it('refuses two CAs for a control plane', async () => {
+    change = { controlPlaneFiles: filesOf(otherCa) };
+    assert.equal(await client('ControlPlane').run(shortly()), 'given-up');
+    await notTouched();
+  });
 
   it('sends nothing to a JoinService that booted something else', async () => {
     peerPcrs.set(4, new Uint8Array(32).fill(0xee));
@@ -215,32 +290,44 @@ describe('join over mutual aTLS', () => {
     assert.equal(requests.length, 1);
   });
 
-  it('resumes after a kill at every step', async () => {
-    const total = 8;
-    for (let dieAt = 0; dieAt < total; dieAt++) {
-      await machine.remove();
-      machine = await makeTestMachine();
-      const killed = new AbortController();
-      let count = 0;
-      machine.node.hook = async () => {
-        if (count++ !== dieAt) return;
-        killed.abort();
-        throw new Error('killed');
-      };
-      const before = client('ControlPlane');
-      await before.run(killed.signal).catch(() => {});
-      const { layout } = machine.machine;
-      assert.equal((await stat(layout.joinTicket)).mode & 0o777, 0o600);
-      const start = await decideStart(machine.tpm.pcrs.get(15)!, layout);
-      assert.equal(start.kind, 'resume-join');
-      if (start.kind !== 'resume-join') return;
-      await client('ControlPlane').resume(start.journal, AbortSignal.timeout(20_000));
-      assert.deepEqual(machine.tpm.pcrs.get(15), clusterIdPcr(id));
-      const journal = (await Journal.load(layout.joinJournal))!;
-      assert.equal(journal.complete, true);
-      assert.deepEqual([...journal.done].sort(), JOIN_PHASES.map(({ name }) => name).sort());
+  for (const role of ['Worker', 'ControlPlane'] as const) {
+    for (const how of ['killed', 'rebooted'] as const) {
+      it(`a ${role} that is ${how} at every moment, again and again, joins`, async () => {
+        let killed = new AbortController();
+        const seen = new Set<string>();
+        const kubeadm = new FakeKubeadm(machine.node.files, async (moment) => {
+          if (seen.has(moment)) return;
+          seen.add(moment);
+          killed.abort();
+          throw new Error('killed');
+        });
+        machine.node.hook = (step) => kubeadm.step(step);
+        assert.equal(await client(role).run(killed.signal), 'given-up');
+        const { layout } = machine.machine;
+        assert.equal((await stat(layout.joinTicket)).mode & 0o777, 0o600);
+        for (let starts = 0; ; starts++) {
+          if (how === 'rebooted') kubeadm.kubeletRuns = false;
+          const start = await decideStart(machine.tpm.pcrs.get(15)!, layout);
+          if (start.kind === 'member') break;
+          assert.ok(start.kind === 'resume-join' && starts < 200, `start ${starts}: ${start.kind}`);
+          killed = new AbortController();
+          const limit = AbortSignal.any([killed.signal, AbortSignal.timeout(5000)]);
+          await client(role)
+            .resume(start.journal, limit)
+            .catch((error) => assert.ok(killed.signal.aborted, `it got stuck: ${error}`));
+        }
+        assert.ok(seen.size > (role === 'Worker' ? 20 : 45), `${seen.size} kills`);
+        assert.equal(kubeadm.etcd, role === 'Worker' ? 'none' : 'voting');
+        assert.equal(kubeadm.nodeReady, true);
+        const journal = (await Journal.load(layout.joinJournal))!;
+        assert.deepEqual(
+          journal.done,
+          joinPhases(role).map(({ name }) => name),
+        );
+        assert.equal(machine.node.files.has('/etc/kubernetes/bootstrap-kubelet.conf'), false);
+      });
     }
-  });
+  }
 
   it('asks for a new ticket where the kill came before PCR 15', async () => {
     const { layout } = machine.machine;
@@ -265,6 +352,32 @@ describe('join over mutual aTLS', () => {
     });
     const journal = (await Journal.load(layout.joinJournal))!;
     await assert.rejects(client('Worker').resume(journal, AbortSignal.timeout(5000)), TicketExpiredError);
+  });
+
+  it('is never given up once etcd may count on the node, whatever fails', async () => {
+    machine.node.hook = async (step) => {
+      if (step.includes('etcd-join')) throw new Error('etcd has no quorum');
+    };
+    await client('ControlPlane')
+      .run(AbortSignal.timeout(1000))
+      .catch(() => {});
+    const { layout } = machine.machine;
+    const ticket = await loadTicket(layout.joinTicket);
+    await saveTicket(layout.joinTicket, { ...ticket, receivedAt: new Date(0).toISOString() });
+    const journal = async () => (await Journal.load(layout.joinJournal))!;
+    const before = machine.node.steps.length;
+    await assert.rejects(client('ControlPlane').resume(await journal(), shortly()), { name: 'AbortError' });
+    assert.ok(machine.node.steps.length > before + 5, 'it is tried again and again');
+    // Without its ticket it cannot go on; its member has to be removed by hand.
+    await rm(layout.joinTicket);
+    await assert.rejects(client('ControlPlane').resume(await journal(), shortly()), {
+      code: 'ERR_JOIN_TICKET',
+      message: /remove it from etcd/,
+    });
+    machine.node.hook = async () => {};
+    await saveTicket(layout.joinTicket, { ...ticket, receivedAt: new Date(0).toISOString() });
+    await client('ControlPlane').resume(await journal(), AbortSignal.timeout(5000));
+    assert.equal((await journal()).complete, true);
   });
 
   it('refuses to start where PCR 15 names a cluster that the disk knows nothing of', async () => {

@@ -8,12 +8,17 @@ export interface KubernetesNode {
   importImages(signal: AbortSignal): Promise<void>;
   /** Writes a configuration file of the control plane or of kubeadm. */
   writeFile(path: string, content: string, mode: number): Promise<void>;
+  hasFile(path: string): Promise<boolean>;
+  /** Removes files, where they are there. */
+  removeFiles(paths: readonly string[]): Promise<void>;
+  /** Waits until another program has made a file. */
+  waitForFile(path: string, signal: AbortSignal): Promise<void>;
   /** Runs kubeadm; its output goes to the log. @returns its standard output */
   kubeadm(args: readonly string[], timeoutMs: number, signal: AbortSignal): Promise<string>;
   signKubeletCertificate(nodeName: string, nodeIp: string): Promise<void>;
   startKubelet(signal: AbortSignal): Promise<void>;
-  /** Waits until the cluster's API answers through its endpoint. */
-  waitForApi(signal: AbortSignal): Promise<void>;
+  /** Waits until the cluster's API answers through its endpoint, or by the API server at `host`. */
+  waitForApi(signal: AbortSignal, host?: string): Promise<void>;
   /** Server-side apply of objects (JSON or YAML text). */
   apply(objects: string, signal: AbortSignal): Promise<void>;
   /** The manifests of the node image: the network first, then the services; in the order of application. */

@@ -1,11 +1,11 @@
-import { mkdir, readdir, readFile, stat } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { writeFileAtomic } from '@asterism/disk/atomic-file';
 import { AsterismError, UnreachableError } from '@asterism/errors/errors';
 import { imageArchives, importImage, startContainerd } from '@asterism/kubernetes/containerd';
 import { type Component, installComponent } from '@asterism/kubernetes/install';
-import { ADMIN_KUBECONFIG, KUBERNETES_FOLDER } from '@asterism/kubernetes/kubeadm';
+import { ADMIN_KUBECONFIG, API_PORT, KUBERNETES_FOLDER } from '@asterism/kubernetes/kubeadm';
 import { signOwnKubeletCertificate, startKubelet } from '@asterism/kubernetes/kubelet';
 import { PROGRAM_PATH, runChecked, runProgram } from '@asterism/runtime/program';
 import { COMPONENT_ROOTS } from './init-request.ts';
@@ -25,6 +25,7 @@ const KUBECTL = '/run/state/bin/kubectl';
 const KUBEADM = '/run/state/bin/kubeadm';
 const API_TIMEOUT_MS = 240_000;
 const ROLLOUT_TIMEOUT_MS = 300_000;
+const FILE_TIMEOUT_MS = 240_000;
 /** Manifests whose name begins so make the pod network, which everything else waits for. */
 const NETWORK_MANIFEST = /^(\d+-)?(cni|flannel|network)/;
 
@@ -71,6 +72,20 @@ export class LocalKubernetesNode implements KubernetesNode {
     return writeFileAtomic(path, content, mode);
   }
 
+  async hasFile(path: string): Promise<boolean> {
+    return (await stat(path).catch(() => undefined)) !== undefined;
+  }
+
+  async removeFiles(paths: readonly string[]): Promise<void> {
+    for (const path of paths) await rm(path, { force: true });
+  }
+
+  async waitForFile(path: string, signal: AbortSignal): Promise<void> {
+    await this.#poll(path, FILE_TIMEOUT_MS, signal, async () =>
+      (await this.hasFile(path)) ? undefined : 'it is not there yet',
+    );
+  }
+
   async kubeadm(args: readonly string[], timeoutMs: number, signal: AbortSignal): Promise<string> {
     await mkdir(KUBERNETES_FOLDER, { recursive: true });
     // `kubeadm kubeconfig` prints one, with its key: neither the log nor an error may have it.
@@ -92,9 +107,10 @@ export class LocalKubernetesNode implements KubernetesNode {
     return startKubelet(signal);
   }
 
-  async waitForApi(signal: AbortSignal): Promise<void> {
+  async waitForApi(signal: AbortSignal, host?: string): Promise<void> {
+    const server = host === undefined ? [] : [`--server=https://${host}:${API_PORT}`];
     await this.#poll('the Kubernetes API', API_TIMEOUT_MS, signal, async () => {
-      const answer = await this.#kubectl(['get', '--raw', '/readyz'], signal);
+      const answer = await this.#kubectl(['get', '--raw', '/readyz', ...server], signal);
       return answer.code === 0 ? undefined : answer.stderr.trim().slice(-300);
     });
   }

@@ -2,7 +2,6 @@ import { readFile } from 'node:fs/promises';
 import type { Verdict } from '@asterism/attestation/types';
 import { AsterismError, BusyError, PolicyError } from '@asterism/errors/errors';
 import type { KubernetesApi } from '@asterism/kubernetes/api';
-import { createBootstrapToken } from '@asterism/kubernetes/bootstrap-token';
 import type { ClusterCa } from '@asterism/kubernetes/ca';
 import { checkKubeletCsr } from '@asterism/kubernetes/csr';
 import type { Metadata } from '@asterism/metadata/types';
@@ -141,15 +140,14 @@ export function joinService(parts: JoinServiceParts): Handlers<typeof API> {
         });
         const controlPlaneFiles = machine.controlPlane ? await readControlPlaneFiles(parts.pki) : [];
         const endpoint = await metadata.loadBalancerEndpoint(signal);
-        const token = await createBootstrapToken(api, `${machine.nodeName} joins`, signal);
         const answer = {
           stateDiskKey,
           measurementSalt: parts.measurementSalt,
           measurementSecret,
           kubeletCert: Buffer.from(kubeletCert),
           apiServerEndpoint: endpoint.includes(':') ? endpoint : `${endpoint}:${API_PORT}`,
-          token,
           discoveryTokenCaCertHash: ca.pin(),
+          clusterCaCert: Buffer.from(ca.pem),
           controlPlaneFiles,
           kubernetesVersion: version.kubernetesVersion,
           kubernetesComponents: [...version.components],

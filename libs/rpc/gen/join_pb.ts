@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file join.proto.
  */
 export const file_join: GenFile = /*@__PURE__*/
-  fileDesc("Cgpqb2luLnByb3RvEgRqb2luImIKFklzc3VlSm9pblRpY2tldFJlcXVlc3QSEQoJZGlza191dWlkGAEgASgJEhsKE2NlcnRpZmljYXRlX3JlcXVlc3QYAiABKAwSGAoQaXNfY29udHJvbF9wbGFuZRgDIAEoCCLgAgoXSXNzdWVKb2luVGlja2V0UmVzcG9uc2USFgoOc3RhdGVfZGlza19rZXkYASABKAwSGAoQbWVhc3VyZW1lbnRfc2FsdBgCIAEoDBIaChJtZWFzdXJlbWVudF9zZWNyZXQYAyABKAwSFAoMa3ViZWxldF9jZXJ0GAQgASgMEhsKE2FwaV9zZXJ2ZXJfZW5kcG9pbnQYBSABKAkSDQoFdG9rZW4YBiABKAkSJAocZGlzY292ZXJ5X3Rva2VuX2NhX2NlcnRfaGFzaBgHIAEoCRIzChNjb250cm9sX3BsYW5lX2ZpbGVzGAggAygLMhYuam9pbi5Db250cm9sUGxhbmVGaWxlEhoKEmt1YmVybmV0ZXNfdmVyc2lvbhgJIAEoCRI+ChVrdWJlcm5ldGVzX2NvbXBvbmVudHMYCiADKAsyHy5jb21wb25lbnRzLkt1YmVybmV0ZXNDb21wb25lbnQiLgoQQ29udHJvbFBsYW5lRmlsZRIMCgRuYW1lGAEgASgJEgwKBGRhdGEYAiABKAwiLQoYSXNzdWVSZWpvaW5UaWNrZXRSZXF1ZXN0EhEKCWRpc2tfdXVpZBgBIAEoCSJPChlJc3N1ZVJlam9pblRpY2tldFJlc3BvbnNlEhYKDnN0YXRlX2Rpc2tfa2V5GAEgASgMEhoKEm1lYXN1cmVtZW50X3NlY3JldBgCIAEoDDKrAQoDQVBJEk4KD0lzc3VlSm9pblRpY2tldBIcLmpvaW4uSXNzdWVKb2luVGlja2V0UmVxdWVzdBodLmpvaW4uSXNzdWVKb2luVGlja2V0UmVzcG9uc2USVAoRSXNzdWVSZWpvaW5UaWNrZXQSHi5qb2luLklzc3VlUmVqb2luVGlja2V0UmVxdWVzdBofLmpvaW4uSXNzdWVSZWpvaW5UaWNrZXRSZXNwb25zZWIGcHJvdG8z", [file_components]);
+  fileDesc("Cgpqb2luLnByb3RvEgRqb2luImIKFklzc3VlSm9pblRpY2tldFJlcXVlc3QSEQoJZGlza191dWlkGAEgASgJEhsKE2NlcnRpZmljYXRlX3JlcXVlc3QYAiABKAwSGAoQaXNfY29udHJvbF9wbGFuZRgDIAEoCCL5AgoXSXNzdWVKb2luVGlja2V0UmVzcG9uc2USFgoOc3RhdGVfZGlza19rZXkYASABKAwSGAoQbWVhc3VyZW1lbnRfc2FsdBgCIAEoDBIaChJtZWFzdXJlbWVudF9zZWNyZXQYAyABKAwSFAoMa3ViZWxldF9jZXJ0GAQgASgMEhsKE2FwaV9zZXJ2ZXJfZW5kcG9pbnQYBSABKAkSDQoFdG9rZW4YBiABKAkSJAocZGlzY292ZXJ5X3Rva2VuX2NhX2NlcnRfaGFzaBgHIAEoCRIzChNjb250cm9sX3BsYW5lX2ZpbGVzGAggAygLMhYuam9pbi5Db250cm9sUGxhbmVGaWxlEhoKEmt1YmVybmV0ZXNfdmVyc2lvbhgJIAEoCRI+ChVrdWJlcm5ldGVzX2NvbXBvbmVudHMYCiADKAsyHy5jb21wb25lbnRzLkt1YmVybmV0ZXNDb21wb25lbnQSFwoPY2x1c3Rlcl9jYV9jZXJ0GGQgASgMIi4KEENvbnRyb2xQbGFuZUZpbGUSDAoEbmFtZRgBIAEoCRIMCgRkYXRhGAIgASgMIi0KGElzc3VlUmVqb2luVGlja2V0UmVxdWVzdBIRCglkaXNrX3V1aWQYASABKAkiTwoZSXNzdWVSZWpvaW5UaWNrZXRSZXNwb25zZRIWCg5zdGF0ZV9kaXNrX2tleRgBIAEoDBIaChJtZWFzdXJlbWVudF9zZWNyZXQYAiABKAwyqwEKA0FQSRJOCg9Jc3N1ZUpvaW5UaWNrZXQSHC5qb2luLklzc3VlSm9pblRpY2tldFJlcXVlc3QaHS5qb2luLklzc3VlSm9pblRpY2tldFJlc3BvbnNlElQKEUlzc3VlUmVqb2luVGlja2V0Eh4uam9pbi5Jc3N1ZVJlam9pblRpY2tldFJlcXVlc3QaHy5qb2luLklzc3VlUmVqb2luVGlja2V0UmVzcG9uc2ViBnByb3RvMw", [file_components]);
 
 /**
  * @generated from message join.IssueJoinTicketRequest
@@ -24,7 +24,7 @@ export type IssueJoinTicketRequest = Message<"join.IssueJoinTicketRequest"> & {
   diskUuid: string;
 
   /**
-   * DER PKCS#10 for the kubelet's client certificate.
+   * DER PKCS#10 for the certificate with which the node joins and its kubelet serves.
    *
    * @generated from field: bytes certificate_request = 2;
    */
@@ -73,6 +73,8 @@ export type IssueJoinTicketResponse = Message<"join.IssueJoinTicketResponse"> & 
   apiServerEndpoint: string;
 
   /**
+   * Always empty: a node joins with its certificate. v2.6 has a bootstrap token here.
+   *
    * @generated from field: string token = 6;
    */
   token: string;
@@ -96,6 +98,13 @@ export type IssueJoinTicketResponse = Message<"join.IssueJoinTicketResponse"> & 
    * @generated from field: repeated components.KubernetesComponent kubernetes_components = 10;
    */
   kubernetesComponents: KubernetesComponent[];
+
+  /**
+   * PEM; its SubjectPublicKeyInfo is the one that discovery_token_ca_cert_hash pins.
+   *
+   * @generated from field: bytes cluster_ca_cert = 100;
+   */
+  clusterCaCert: Uint8Array;
 };
 
 /**
