@@ -11,8 +11,8 @@ const BINARY_HEADER_SIZE = 4096;
 const HEADER_SIZES = [0x4000, 0x8000, 0x10000, 0x20000, 0x40000, 0x80000, 0x100000, 0x200000, 0x400000];
 /** Ours is the default one; larger headers are refused before their JSON is read. */
 const MAX_HEADER_SIZE = 0x10000;
-const PRIMARY_MAGIC = '4c554b53babe';
-const SECONDARY_MAGIC = '534b554cbabe';
+export const PRIMARY_MAGIC = '4c554b53babe';
+export const SECONDARY_MAGIC = '534b554cbabe';
 
 /** The token that tells a member's disk from one that was formatted and then never joined. */
 export const STATE_DISK_TOKEN = 'asterism-state-disk';
@@ -29,6 +29,10 @@ export interface Luks2Header {
   /** Lower case. */
   readonly uuid: string;
   readonly sequence: bigint;
+  /** Bytes of each of its two copies, of which one follows the other. */
+  readonly headerSize: number;
+  /** What the volume is: its segment, and the digest of its key. Nothing that is done to key slots changes it. */
+  readonly volume: string;
   readonly keyslots: readonly number[];
   /** Whether the volume has per-sector authentication (dm-integrity below dm-crypt). */
   readonly integrity: boolean;
@@ -108,7 +112,7 @@ const metadata = z.strictObject({
   config: z.strictObject({ json_size: size, keyslots_size: size }),
 });
 
-interface RawHeader {
+export interface RawHeader {
   readonly uuid: string;
   readonly sequence: bigint;
   readonly headerSize: number;
@@ -160,7 +164,11 @@ export function luksCopies(headerArea: Uint8Array): {
 }
 
 /** On-disk format section 2.1, table of the binary header. Undefined where magic or checksum do not hold. */
-async function parseCopy(headerArea: Uint8Array, at: number, magic: string): Promise<RawHeader | undefined> {
+export async function parseCopy(
+  headerArea: Uint8Array,
+  at: number,
+  magic: string,
+): Promise<RawHeader | undefined> {
   if (headerArea.length < at + BINARY_HEADER_SIZE) return undefined;
   const reader = new Reader(headerArea.subarray(at, at + BINARY_HEADER_SIZE), at);
   if (toHex(reader.bytes(6, 'magic')) !== magic) return undefined;
@@ -278,6 +286,8 @@ function judge(raw: RawHeader, expectIntegrity: boolean): Luks2Header {
   return {
     uuid: raw.uuid,
     sequence: raw.sequence,
+    headerSize: raw.headerSize,
+    volume: JSON.stringify([segmentOfVolume, { ...digests['0'], keyslots: [] }]),
     keyslots: ids.map(Number),
     integrity,
     initialized: '0' in tokens ? tokens['0'].diskIsInitialized : undefined,

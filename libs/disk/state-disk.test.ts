@@ -145,10 +145,15 @@ describe('state disk with real cryptsetup on an image file', () => {
     }
   });
 
-  it('takes a disk whose first format was cut off as blank, a damaged one of ours not', async () => {
-    await disk.format(first);
+  it('takes a disk whose first format was cut off as blank, one of ours with a torn header not', async () => {
+    const header = await disk.format(first);
     const file = await open(device, 'r+');
     await file.write(Buffer.from('x'), 0, 1, 5000);
+    const { uuid, keyslots } = await disk.header();
+    assert.deepEqual({ uuid, keyslots }, { uuid: header.uuid, keyslots: [0] });
+    assert.equal(await disk.testKey(first), true);
+    assert.equal((await disk.inspect()).kind, 'formatted');
+    await file.write(Buffer.from('x'), 0, 1, 0x4000 + 5000);
     await assert.rejects(disk.inspect(), { code: 'ERR_PARSE' });
     await file.write(new Uint8Array(4096), 0, 4096, 0x4000);
     assert.deepEqual(await disk.inspect(), { kind: 'blank' });
