@@ -9,7 +9,7 @@ import type { RpcLog } from './status.ts';
 
 export interface AtlsGrpcServerOptions
   extends RpcLimits,
-    Omit<AtlsServerOptions, 'onConnection' | 'farewell' | 'alpn'> {
+    Omit<AtlsServerOptions, 'onConnection' | 'farewell' | 'alpn' | 'maxConnections'> {
   readonly log?: RpcLog;
 }
 
@@ -27,6 +27,8 @@ export class AtlsGrpcServer {
     this.#host = host;
     this.#atls = createAtlsServer({
       ...options,
+      // Those in the making and those being served have bounds of their own, and newcomers get in at both.
+      maxConnections: Number.MAX_SAFE_INTEGER,
       onConnection: (socket, peer) => host.serve(socket, peer),
       onRefused: (err, remote) => {
         const address = peerAddress(remote) ?? remote;

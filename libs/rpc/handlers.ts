@@ -17,6 +17,13 @@ export interface Peer {
   readonly verdict: Verdict | undefined;
 }
 
+/** A connection as its calls see it. One with handlers at work is not given up for another. */
+export interface ServedConnection {
+  readonly peer: Peer;
+  /** Handlers at work. */
+  running: number;
+}
+
 export interface CallContext {
   readonly peer: Peer;
   /** Aborts when the caller cancels, is gone, or its deadline has passed. */
@@ -47,7 +54,7 @@ type Streaming = (request: unknown, context: CallContext) => AsyncIterable<unkno
 export function implementation(
   desc: AnyService,
   handlers: Record<string, unknown>,
-  peer: Peer,
+  connection: ServedConnection,
   log: RpcLog | undefined,
 ): UntypedServiceImplementation {
   const calls: UntypedServiceImplementation = {};
@@ -57,17 +64,22 @@ export function implementation(
       throw new TypeError(`no handler for ${desc.typeName}.${method.localName}`);
     const name = `${desc.typeName}/${method.name}`;
     if (method.methodKind === 'unary')
-      calls[method.localName] = unary(handler.bind(handlers) as Unary, name, peer, log) as never;
+      calls[method.localName] = unary(handler.bind(handlers) as Unary, name, connection, log) as never;
     else if (method.methodKind === 'server_streaming')
-      calls[method.localName] = streaming(handler.bind(handlers) as Streaming, name, peer, log) as never;
+      calls[method.localName] = streaming(
+        handler.bind(handlers) as Streaming,
+        name,
+        connection,
+        log,
+      ) as never;
     else throw new TypeError(`${name} is ${method.methodKind}, which no service of ours uses`);
   }
   return calls;
 }
 
-function unary(handler: Unary, name: string, peer: Peer, log: RpcLog | undefined) {
+function unary(handler: Unary, name: string, connection: ServedConnection, log: RpcLog | undefined) {
   return (call: ServerUnaryCall<unknown, unknown>, respond: sendUnaryData<unknown>): void => {
-    const { context, done } = contextOf(call, peer);
+    const { context, done } = contextOf(call, connection);
     (async () => handler(call.request, context))()
       .then(
         (response) => respond(null, response),
@@ -77,9 +89,9 @@ function unary(handler: Unary, name: string, peer: Peer, log: RpcLog | undefined
   };
 }
 
-function streaming(handler: Streaming, name: string, peer: Peer, log: RpcLog | undefined) {
+function streaming(handler: Streaming, name: string, connection: ServedConnection, log: RpcLog | undefined) {
   return (call: ServerWritableStream<unknown, unknown>): void => {
-    const { context, done } = contextOf(call, peer);
+    const { context, done } = contextOf(call, connection);
     const { signal } = context;
     const send = async () => {
       for await (const message of handler(call.request, context)) {
@@ -103,13 +115,14 @@ function cancelled(error: unknown, { signal }: CallContext): unknown {
 
 type AnyCall = ServerUnaryCall<unknown, unknown> | ServerWritableStream<unknown, unknown>;
 
-function contextOf(call: AnyCall, peer: Peer): { context: CallContext; done: () => void } {
+function contextOf(call: AnyCall, connection: ServedConnection): { context: CallContext; done: () => void } {
   const controller = new AbortController();
+  connection.running++;
   const abort = () => controller.abort();
   call.once('cancelled', abort);
   if (call.cancelled) abort();
   const context: CallContext = {
-    peer,
+    peer: connection.peer,
     signal: controller.signal,
     deadline: Number(call.getDeadline()),
     header(name) {
@@ -117,7 +130,11 @@ function contextOf(call: AnyCall, peer: Peer): { context: CallContext; done: () 
       return value?.toString();
     },
   };
-  return { context, done: () => call.removeListener('cancelled', abort) };
+  const done = (): void => {
+    connection.running--;
+    call.removeListener('cancelled', abort);
+  };
+  return { context, done };
 }
 
 function drained(call: ServerWritableStream<unknown, unknown>, signal: AbortSignal): Promise<void> {

@@ -6,8 +6,6 @@ import type { AnyService } from './service.ts';
 import type { RpcLog } from './status.ts';
 
 export interface PlainGrpcServerOptions extends RpcLimits {
-  /** Open connections. Default 512; more are dropped. */
-  readonly maxConnections?: number;
   readonly log?: RpcLog;
 }
 
@@ -23,7 +21,6 @@ export class PlainGrpcServer {
       socket.on('error', () => {});
       host.serve(socket, undefined);
     });
-    this.#listener.maxConnections = options.maxConnections ?? 512;
   }
 
   addService<S extends AnyService>(desc: S, handlers: Handlers<S>): void {

@@ -193,7 +193,7 @@ test('a call ends at its deadline, at its signal, and the handler learns of both
 });
 
 test('messages above the limit are refused, either way', async () => {
-  const { server, client } = await plain({ maxMessageBytes: 1000 });
+  const { server, client } = await plain({ maxRequestBytes: 1000, maxResponseBytes: 1000 });
   await assert.rejects(client.getDataKey({ dataKeyId: 'x'.repeat(2000) }), (error: StatusError) => {
     assert.equal(error.status, 'RESOURCE_EXHAUSTED');
     return true;

@@ -20,12 +20,14 @@ export class TlsGrpcServer {
   readonly #host: ConnectionHost;
   readonly #listener: Server;
   readonly #tls: TlsServer;
+  readonly #pendings: PendingConnections;
 
   constructor(options: TlsGrpcServerOptions) {
     const host = new ConnectionHost(options, options.log);
     this.#host = host;
     const timeoutMs = options.handshakeTimeoutMs ?? 10_000;
-    const pendings = new PendingConnections({ timeoutMs, max: 256, maxPerAddress: 256 });
+    const pendings = new PendingConnections({ timeoutMs, max: 256, maxPerAddress: 64 });
+    this.#pendings = pendings;
     const release = (socket: Socket) => {
       const pending = pendings.of(socket);
       if (pending !== undefined) pendings.release(pending);
@@ -52,7 +54,6 @@ export class TlsGrpcServer {
       raw.on('error', () => {});
       if (pendings.add(raw)) this.#tls.emit('connection', raw);
     });
-    this.#listener.maxConnections = options.maxConnections ?? 512;
   }
 
   /** Serves another certificate to connections that come later (PEM). */
@@ -69,6 +70,7 @@ export class TlsGrpcServer {
   }
 
   stop(graceMs = 10_000): Promise<void> {
+    this.#pendings.clear();
     return stopServing(this.#listener, this.#host, graceMs);
   }
 }

@@ -11,6 +11,9 @@ export interface RateLimits {
   readonly now?: () => number;
 }
 
+/** aTLS handshakes of one address: each costs a quote, of which a TPM makes some 20 a second for everybody. */
+export const HANDSHAKES: RateLimits = { burst: 40, perSecond: 10 };
+
 /** A token bucket for each key. Only as many keys are remembered as memory may hold; a forgotten one starts full. */
 export class RateLimiter {
   readonly #limits: RateLimits;

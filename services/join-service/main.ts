@@ -9,7 +9,7 @@ import { httpMetadata } from '@asterism/metadata/http-metadata';
 import { AtlsGrpcServer } from '@asterism/rpc/atls-server';
 import { API } from '@asterism/rpc/gen/join_pb';
 import { AuditLog } from '@asterism/runtime/audit-log';
-import { RateLimiter } from '@asterism/runtime/rate-limiter';
+import { HANDSHAKES, RateLimiter } from '@asterism/runtime/rate-limiter';
 import { runService } from '@asterism/runtime/run-service';
 import { keyClient } from './key-client.ts';
 import { readMeasurements, watchMeasurements } from './measurements-file.ts';
@@ -52,7 +52,9 @@ await runService({ name: 'join-service', healthPort: 9100 }, async ({ log, regis
   const server = new AtlsGrpcServer({
     issuer: createQemuVtpmIssuer({ tpmAddress: ASTERISM_TPM, eventLogPath: ASTERISM_EVENT_LOG }),
     verifiers: [verifier],
-    maxMessageBytes: 256 * 1024,
+    maxRequestBytes: 16 * 1024,
+    maxResponseBytes: 256 * 1024,
+    handshakes: new RateLimiter(HANDSHAKES),
     log,
     onRefused: refusedHandshakes(audit, registry),
   });

@@ -30,7 +30,8 @@ await runService({ name: 'key-service', healthPort: 9101 }, async ({ log, regist
   log.info(audit.head, 'audit log opened');
   const server = new TlsGrpcServer({
     ...(await ca.servingCertificate(NAMES, CERTIFICATE_MS)),
-    maxMessageBytes: 64 * 1024,
+    maxRequestBytes: 4 * 1024,
+    maxResponseBytes: 4 * 1024,
     log,
   });
   server.addService(
