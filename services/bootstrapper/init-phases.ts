@@ -1,8 +1,8 @@
 import { readFile, rm } from 'node:fs/promises';
 import { zero } from '@asterism/bytes/bytes';
+import { DiskError } from '@asterism/disk/cryptsetup';
 import { type StateLayout, TEMPORARY_KEY_FILE } from '@asterism/disk/layout';
 import { writeNodeState } from '@asterism/disk/node-state';
-import { DiskError } from '@asterism/disk/cryptsetup';
 import { STATE_KEY_LENGTH, type StateDisk } from '@asterism/disk/state-disk';
 import type { KeyManager } from '@asterism/kms/types';
 import {
