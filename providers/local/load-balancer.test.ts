@@ -45,6 +45,19 @@ it('spreads connections over the backends, passes by those that are down, and fo
   assert.equal(await ask(address, port), 'three');
 });
 
+it('takes every init to the first backend that serves it, not to another each time', async () => {
+  const hosts = ['127.0.0.111', '127.0.0.112', '127.0.0.113'];
+  const two = await backend(hosts[1]!, 9000, (socket) => socket.end('two'));
+  await backend(hosts[2]!, 9000, (socket) => socket.end('three'));
+  const address = await balancer(9000, () => hosts);
+  // The first one refuses, as it does before it has started.
+  for (let i = 0; i < 4; i++) assert.equal(await ask(address, 9000), 'two');
+  await backend(hosts[0]!, 9000, (socket) => socket.end('one'));
+  for (let i = 0; i < 4; i++) assert.equal(await ask(address, 9000), 'one');
+  await new Promise((resolve) => two.close(resolve));
+  assert.equal(await ask(address, 9000), 'one');
+});
+
 it('closes where there is nobody, and lives on', async () => {
   const port = await freePort();
   const address = await balancer(port, () => ['127.0.0.104']);

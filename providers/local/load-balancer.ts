@@ -10,11 +10,13 @@ const MAX_CONNECTIONS = 2048;
 
 const PROBE_PERIOD_MS = 1000;
 const API_PORT = 6443;
+/** Only the first control plane serves it; the others refuse. */
+const INIT_PORT = 9000;
 
 /**
  * Passes TCP connections on to the first backend that takes them, beginning with another one each time. API servers
  * get connections only while they say that they are ready: one that has just started knows no roles yet and refuses
- * everybody.
+ * everybody. Init always begins with the first backend: two of its calls should meet one machine.
  */
 export async function balance(
   address: string,
@@ -35,7 +37,7 @@ export async function balance(
     const known = all.filter((backend) => ready.has(backend));
     const candidates = known.length > 0 ? known : all;
     const order = candidates.map((_, i) => candidates[(next + i) % candidates.length]!);
-    next = (next + 1) % Math.max(all.length, 1);
+    if (port !== INIT_PORT) next = (next + 1) % Math.max(all.length, 1);
     client.on('error', () => client.destroy());
     void dial(order, port).then((backend) =>
       backend === undefined ? client.destroy() : join(client, backend),
