@@ -3,7 +3,6 @@ import { join } from 'node:path';
 import { AsterismError, VerificationError } from '@asterism/errors/errors';
 import { sha256OfFile } from '@asterism/kubernetes/components/cache';
 import {
-  type ComponentEntry,
   type ComponentManifest,
   componentsFolder,
   readManifest,
@@ -14,6 +13,7 @@ import { clusterFolder } from './cluster.ts';
 export const ownComponents = (uid: string): string => join(clusterFolder(uid), 'components');
 const manifestOf = (uid: string): string => join(ownComponents(uid), 'components.json');
 
+type ComponentEntry = ComponentManifest['components'][number];
 const hexOf = (entry: ComponentEntry): string => entry.hash.slice('sha256:'.length);
 
 /**

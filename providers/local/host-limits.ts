@@ -1,7 +1,7 @@
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AsterismError } from '@asterism/errors/errors';
-import { CLUSTERS, listClusters } from './cluster.ts';
+import { CLUSTERS } from './cluster.ts';
 
 // systemd, containerd and the kubelet of every node watch files, all as the host's root, who may have 128 watchers by
 // default: three or four nodes. It is the one setting of the host that is changed; the last cluster that goes puts it back.
@@ -27,9 +27,8 @@ export async function raiseHostLimits(): Promise<void> {
   }
 }
 
-/** Puts the host's own limit back once there is no cluster any more. */
+/** Puts the host's own limit back. For when there is no cluster any more. */
 export async function restoreHostLimits(): Promise<void> {
-  if ((await listClusters()).length > 0) return;
   const before = Number(await readFile(SAVED, 'utf8').catch(() => '0'));
   if (before > 0) await writeFile(LIMIT, String(before)).catch(() => {});
   await rm(SAVED, { force: true });

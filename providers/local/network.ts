@@ -1,5 +1,6 @@
 import { gatewayOf, hostAddressOf, type LocalCluster, type LocalNode, networkOf } from './cluster.ts';
 import { host, tryHost } from './host.ts';
+import { noteNetworkFolder } from './network-folder.ts';
 
 // Every node hangs on the fabric by a link of its own, and the fabric routes between them. With strict reverse-path
 // filtering a packet counts only if it came from the link that its source address belongs to: a node cannot speak
@@ -24,6 +25,7 @@ export async function ensureFabric(cluster: LocalCluster): Promise<void> {
   const routes = await host('ip', '-4', 'route', 'show', networkOf(cluster));
   if (routes.includes(link) && (await networkNames()).includes(fabric)) return;
   await removeNetworks(cluster.uid);
+  await noteNetworkFolder();
   await host('ip', 'netns', 'add', fabric);
   await host('ip', 'link', 'add', link, 'type', 'veth', 'peer', 'name', 'host', 'netns', fabric);
   // Reverse-path filtering is for version 4 only: version 6 stays off. Nodes may answer the host, not call it.

@@ -25,6 +25,7 @@ import { builtComponents, keepComponents } from './components.ts';
 import { canMapStateDisks, checkHost, host } from './host.ts';
 import { raiseHostLimits, restoreHostLimits } from './host-limits.ts';
 import { ensureFabric, removeNetworks } from './network.ts';
+import { removeNetworkFolder } from './network-folder.ts';
 import { killNode, runningInit, startNode, stopNode } from './node.ts';
 import { killAll } from './process.ts';
 import { releaseStateDisks } from './state-disks.ts';
@@ -173,7 +174,10 @@ export async function removeLocalCluster(uid: string, options: ProviderOptions):
     await rm(folder, { recursive: true, force: true });
   });
   await locked(REGISTRY_LOCK, LOCK_SECONDS, async () => {
-    await restoreHostLimits();
+    if ((await listClusters()).length === 0) {
+      await restoreHostLimits();
+      await removeNetworkFolder();
+    }
     // Only empty ones go.
     for (const path of [CLUSTERS, dirname(CLUSTERS), RUNTIME]) await rmdir(path).catch(() => {});
   });
