@@ -1,5 +1,8 @@
 import { createServer, type Server } from 'node:http';
 import { collectDefaultMetrics, type Registry } from 'prom-client';
+import { boundConnections, HTTP_TIMES } from './http-places.ts';
+
+const MAX_CONNECTIONS = 32;
 
 /**
  * /healthz (the process answers and is not broken), /readyz (it can do its work) and /metrics of a service. Whoever
@@ -16,7 +19,7 @@ export async function serveHealth(options: {
   readonly host?: string;
 }): Promise<Server> {
   collectDefaultMetrics({ register: options.registry });
-  const server = createServer({ requestTimeout: 5000, headersTimeout: 5000 }, (request, response) => {
+  const server = createServer(HTTP_TIMES, (request, response) => {
     const say = (problem: string | undefined, good: string): void => {
       response.writeHead(problem === undefined ? 200 : 503).end(`${problem ?? good}\n`);
     };
@@ -30,7 +33,8 @@ export async function serveHealth(options: {
       );
     } else response.writeHead(404).end();
   });
-  server.maxConnections = 32;
+  // The kubelet's probes must get in, whatever others hold open.
+  boundConnections(server, { max: MAX_CONNECTIONS, maxPerAddress: MAX_CONNECTIONS });
   await new Promise<void>((resolve, reject) =>
     server.once('error', reject).listen(options.port, options.host, resolve),
   );
