@@ -1,4 +1,5 @@
-// npm run e2e [-- SCENARIO ...] [--keep]: runs scenarios on real clusters, all of them or those named.
+// npm run e2e [-- SCENARIO ...] [--keep]: runs scenarios on real clusters, all of them or those named. With --keep the
+// clusters stay; npm run e2e:clean removes them, and those of runs that were killed.
 import { spawnSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';

@@ -108,7 +108,7 @@ if (!options.has('--no-e2e') && scenarios.length > 0) {
   const scratch = newScratch();
   process.env.ASTERISM_E2E_DIR = scratch;
   await runFiles('scenarios on real clusters', scenarios, 1, SCENARIOS);
-  if (process.env.ASTERISM_E2E_KEEP === '1') console.log(`test: the clusters are kept, see ${scratch}`);
+  if (process.env.ASTERISM_E2E_KEEP === '1') console.log(`test: the clusters are kept in ${scratch}; npm run e2e:clean removes them`);
   else if (!removeScratch(scratch)) failed.push(`e2e/: ${scratch} could not be removed`);
 }
 
