@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { AsterismError } from '@asterism/errors/errors';
 
 const ROOT = '/sys/fs/cgroup';
 /** What the kubelet wants to account and limit. */
@@ -9,17 +10,30 @@ const CONTROLLERS_V2 = ['cpu', 'cpuset', 'io', 'memory', 'pids'] as const;
 
 const isUnified = (): boolean => existsSync(join(ROOT, 'cgroup.controllers'));
 
-/** Controllers that nodes need and this machine's cgroup hierarchies do not have. */
+/** Controllers that nodes need and this machine's cgroup hierarchies do not have, or do not pass on. */
 export async function missingControllers(): Promise<string[]> {
   if (isUnified()) {
-    const present = (await readFile(join(ROOT, 'cgroup.controllers'), 'utf8')).trim().split(' ');
-    return CONTROLLERS_V2.filter((name) => !present.includes(name));
+    // In a container the root that is seen is not the machine's: with processes in it, it passes nothing on.
+    await delegate(ROOT);
+    return lacking(join(ROOT, 'cgroup.subtree_control'));
   }
   const present = (await readFile('/proc/self/cgroup', 'utf8')).split('\n').flatMap((line) => {
     const [, controllers = ''] = line.split(':');
     return controllers.split(',');
   });
   return CONTROLLERS_V1.filter((name) => !present.includes(name));
+}
+
+/** What a person can do about {@link missingControllers}. */
+export const controllerAdvice = (): string =>
+  isUnified()
+    ? `start the kernel without cgroup_disable=; in a container, give it the cgroups of its host (--cgroupns=host), or ` +
+      `move the processes in ${ROOT} into a cgroup below it`
+    : `start the kernel without cgroup_disable=, and mount them below ${ROOT}`;
+
+async function lacking(file: string): Promise<string[]> {
+  const present = (await readFile(file, 'utf8')).trim().split(' ');
+  return CONTROLLERS_V2.filter((name) => !present.includes(name));
 }
 
 /** Where nodes get their place in every cgroup hierarchy (version 1 and 2) that is mounted. */
@@ -46,6 +60,7 @@ export const hostGroupOf = (node: string): string => `${node}.host`;
  * Makes a cgroup of a cluster in every hierarchy. A node's own is all that systemd in it sees: it must not see, nor
  * write to, the host's. Everything that is started for a cluster is in one, so that removal finds it.
  * @returns the `cgroup.procs` files that a process has to be written to
+ * @throws AsterismError ERR_HOST it would lack controllers: the kubelet of a node without them does not start
  */
 export async function createGroup(uid: string, name: string): Promise<string[]> {
   const files: string[] = [];
@@ -56,6 +71,9 @@ export async function createGroup(uid: string, name: string): Promise<string[]> 
     await makeGroup(cluster, parent);
     if (isUnified()) await delegate(cluster);
     await makeGroup(own, cluster);
+    const missing = isUnified() ? await lacking(join(own, 'cgroup.controllers')) : [];
+    if (missing.length > 0)
+      throw new AsterismError('ERR_HOST', `${own} lacks ${missing.join(', ')}; ${controllerAdvice()}`);
     files.push(join(own, 'cgroup.procs'));
   }
   return files;
@@ -75,7 +93,7 @@ async function delegate(folder: string): Promise<void> {
   const present = (await readFile(join(folder, 'cgroup.controllers'), 'utf8')).trim().split(' ');
   for (const name of present)
     await writeFile(join(folder, 'cgroup.subtree_control'), `+${name}`).catch(() => {
-      // Some (hugetlb, rdma, misc) may be refused; missingControllers() has seen to those that count.
+      // Some (hugetlb, rdma, misc) may be refused. Whether those that count were is looked at afterwards.
     });
 }
 

@@ -2,7 +2,7 @@ import { readFile, stat, statfs } from 'node:fs/promises';
 import { hasDeviceMapper, mappingTargets } from '@asterism/disk/device-mapper';
 import { AsterismError } from '@asterism/errors/errors';
 import { runChecked, runProgram } from '@asterism/runtime/program';
-import { missingControllers } from './cgroups.ts';
+import { controllerAdvice, missingControllers } from './cgroups.ts';
 import { CLUSTERS } from './cluster.ts';
 
 const TIMEOUT_MS = 60_000;
@@ -94,10 +94,7 @@ async function missingFromKernel(): Promise<string[]> {
   if (!(await stat('/dev/loop-control').catch(() => undefined)))
     problems.push('there are no loop devices; try: modprobe loop');
   const controllers = await missingControllers();
-  if (controllers.length > 0)
-    problems.push(
-      `cgroups lack ${controllers.join(', ')}; start the kernel without cgroup_disable=, and for version 1 mount them below /sys/fs/cgroup`,
-    );
+  if (controllers.length > 0) problems.push(`cgroups lack ${controllers.join(', ')}; ${controllerAdvice()}`);
   return problems;
 }
 
