@@ -51,6 +51,25 @@ test('a second connection is refused, and its socket closed', async () => {
   await server.close();
 });
 
+test('a socket that comes while the first handshake goes on is closed, and changes nothing', async () => {
+  const server = createAtlsServer({
+    issuer: fakeIssuer({ delayMs: 300 }),
+    onConnection: (socket) => socket.resume(),
+  });
+  const { port } = await server.listen(0, HOST);
+  const credentials = new AtlsCredentials({ verifiers: [fakeVerifier()], timeoutMs: 5000 });
+  const connector = credentials._createSecureConnector({}, {});
+  const first = connector.connect(connectTcp(port, HOST));
+  const raw = connectTcp(port, HOST);
+  await assert.rejects(connector.connect(raw), { code: 'ERR_ATLS_BUSY' });
+  assert.equal(raw.destroyed, true);
+  assert.equal(credentials.failure, undefined);
+  assert.equal((await first).secure, true);
+  assert.equal(credentials.peer?.verdict?.variant, 'fake');
+  (await first).socket.destroy();
+  await server.close();
+});
+
 test('a failed handshake is kept as the reason, and no second one tried', async () => {
   const server = createServer((socket) => socket.end('no TLS here'));
   server.listen(0, HOST);

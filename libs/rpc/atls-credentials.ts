@@ -62,11 +62,12 @@ export class AtlsCredentials extends ChannelCredentials {
   async #connect(raw: Socket): Promise<{ socket: Socket; secure: boolean }> {
     if (this.#started) {
       raw.destroy();
+      // grpc-js tries the next address of a name when the first does not stand within 250 ms: that one goes on.
+      if (this.peer === undefined && this.failure === undefined)
+        throw new UnreachableError('another address is being tried', { code: 'ERR_ATLS_BUSY' });
       this.failure ??= new UnreachableError(
         'the connection to the verified peer has ended; make a new client',
-        {
-          code: 'ERR_ATLS_ENDED',
-        },
+        { code: 'ERR_ATLS_ENDED' },
       );
       throw this.failure;
     }

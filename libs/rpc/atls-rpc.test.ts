@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
+import dns from 'node:dns';
 import { test } from 'node:test';
 import { PolicyError, UnreachableError, VerificationError } from '@asterism/errors/errors';
 import { fakeIssuer, fakeVerifier } from '@asterism/testkit/fake-attestation';
@@ -123,6 +124,21 @@ test('a client never connects to a second machine', async () => {
   await assert.rejects(client.getDataKey({}), /make a new client/);
   client.close();
   await second.stop(100);
+});
+
+test('a name with two addresses: the first is waited for, however long its handshake takes', async (t) => {
+  const addresses = ['127.0.0.1', '127.0.0.2'];
+  t.mock.method(dns.promises, 'lookup', async () => addresses.map((address) => ({ address, family: 4 })));
+  const { server, port } = await serve({ issuer: fakeIssuer({ delayMs: 1500 }) });
+  const other = new AtlsGrpcServer({ issuer: fakeIssuer() });
+  await other.listen(port, addresses[1]);
+  const client = atlsClient(Keys, { host: 'two.test', port, verifiers: [fakeVerifier()] });
+  assert.equal((await client.peer())?.variant, 'fake');
+  const { dataKey } = await client.getDataKey({ dataKeyId: 'a', length: 1 });
+  assert.equal(text(dataKey), 'a:1:127.0.0.1:');
+  client.close();
+  await server.stop(100);
+  await other.stop(100);
 });
 
 test('mutual: the handler sees the verdict of the very connection, with many at once', async () => {

@@ -98,7 +98,6 @@ function unary(
   fail: (error: unknown) => Error,
 ) {
   return async (request: MessageInitShape<typeof method.input>, options: CallOptions = {}) => {
-    options.signal?.throwIfAborted();
     const metadata = await headers(limits, options);
     return await new Promise((resolve, reject) => {
       const call = channel.makeUnaryRequest(
@@ -127,13 +126,13 @@ function streaming(
   fail: (error: unknown) => Error,
 ) {
   return async function* (request: MessageInitShape<typeof method.input>, options: CallOptions = {}) {
-    options.signal?.throwIfAborted();
+    const metadata = await headers(limits, options);
     const call = channel.makeServerStreamRequest(
       pathOf(method),
       (message: typeof request) => serialize(method.input, message),
       (bytes: Buffer) => fromBinary(method.output, bytes),
       request,
-      await headers(limits, options),
+      metadata,
       { deadline: deadline(limits, options) },
     );
     const cancel = () => call.cancel();
@@ -150,9 +149,12 @@ function streaming(
   };
 }
 
+/** @throws the signal's reason when that aborts before the headers are there */
 async function headers(limits: ClientLimits, options: CallOptions): Promise<Metadata> {
+  options.signal?.throwIfAborted();
   const metadata = new Metadata();
   const all = { ...(await limits.headers?.()), ...options.headers };
+  options.signal?.throwIfAborted();
   for (const [name, value] of Object.entries(all)) metadata.set(name, value);
   return metadata;
 }

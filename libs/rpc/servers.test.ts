@@ -46,6 +46,12 @@ const keys: Handlers<typeof Keys> = {
         throw new UnreachableError('no KMS');
       case 'status':
         throw new StatusError('ALREADY_EXISTS', 'ERR_TWICE', 'twice');
+      case 'escape':
+        throw new StatusError(
+          'NOT_FOUND',
+          'ERR_X',
+          `\x1b[2K\r\n\x1b[32m✓ verified\x1b[0m${'x'.repeat(9000)}`,
+        );
       case 'bug':
         throw new TypeError('key 0123456789');
       default:
@@ -190,6 +196,37 @@ test('a call ends at its deadline, at its signal, and the handler learns of both
   const started = performance.now();
   await server.stop(5000);
   assert.ok(performance.now() - started < 1000);
+});
+
+test('a signal that aborts while the headers are made is not lost', async () => {
+  const { server, port } = await plain();
+  const controller = new AbortController();
+  const headers = async () => {
+    controller.abort();
+    return {};
+  };
+  const client = plainClient(Keys, { host: HOST, port, headers });
+  const { signal } = controller;
+  await assert.rejects(client.getDataKey({ dataKeyId: 'a' }, { signal }), { name: 'AbortError' });
+  const streaming = plainClient(Init, { host: HOST, port, headers });
+  const events = streaming.initStream({}, { signal })[Symbol.asyncIterator]();
+  await assert.rejects(Promise.resolve(events.next()), { name: 'AbortError' });
+  client.close();
+  streaming.close();
+  await server.stop(100);
+});
+
+test('what a peer says cannot draw on a terminal, nor fill it', async () => {
+  const { server, client } = await plain();
+  await assert.rejects(client.getDataKey({ dataKeyId: 'escape' }), (error: StatusError) => {
+    const shown = `${error.message} ${(error.cause as Error).message}`;
+    assert.match(shown, /✓ verified/);
+    assert.doesNotMatch(shown, /[\p{Cc}]/u);
+    assert.ok(shown.length < 5000);
+    return true;
+  });
+  client.close();
+  await server.stop(100);
 });
 
 test('messages above the limit are refused, either way', async () => {

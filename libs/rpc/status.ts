@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { printable } from '@asterism/bytes/printable';
 import {
   AsterismError,
   BusyError,
@@ -62,9 +63,11 @@ function nameOf(error: AsterismError): StatusName {
 export function fromStatus(error: unknown, what: string): AsterismError {
   if (error instanceof AsterismError) return error;
   const failure = error as Partial<StatusObject> & Error;
+  // Its words are the peer's, whoever that is, and end in logs and on terminals; as a cause it is shown too.
+  failure.message = printable(failure.message, MAX_DETAILS);
   if (failure.code === undefined)
     return new AsterismError('ERR_RPC', `${what}: ${failure.message}`, { cause: error });
-  const details = failure.details === undefined || failure.details === '' ? 'no details' : failure.details;
+  const details = printable(failure.details || 'no details', MAX_DETAILS);
   const [sent] = failure.metadata?.get(CODE_TRAILER) ?? [];
   const code = typeof sent === 'string' && /^ERR_[A-Z0-9_]{1,60}$/.test(sent) ? sent : undefined;
   switch (failure.code) {
