@@ -70,15 +70,55 @@ export async function readCluster(uid: string): Promise<LocalCluster> {
   );
 }
 
+/** @throws AsterismError ERR_RECORD it is damaged; ERR_PERMISSION only root may read it */
 export async function findCluster(uid: string): Promise<LocalCluster | undefined> {
-  const text = await readFile(join(clusterFolder(uid), 'cluster.json'), 'utf8').catch(() => undefined);
-  return text === undefined ? undefined : schema.parse(JSON.parse(text));
+  const path = join(clusterFolder(uid), 'cluster.json');
+  const text = await ifThere(path, readFile(path, 'utf8'));
+  if (text === undefined) return undefined;
+  try {
+    return schema.parse(JSON.parse(text));
+  } catch {
+    throw new AsterismError(
+      'ERR_RECORD',
+      `${path} is damaged; remove the cluster with: asterism local remove ${uid}`,
+    );
+  }
 }
 
+/** Every cluster of this machine whose record can be read. @throws AsterismError ERR_PERMISSION */
 export async function listClusters(): Promise<LocalCluster[]> {
-  const names = await readdir(CLUSTERS).catch(() => [] as string[]);
-  const found = await Promise.all(names.map((name) => findCluster(name).catch(() => undefined)));
+  const found = await Promise.all((await listUids()).map((uid) => findCluster(uid).catch(() => undefined)));
   return found.filter((cluster) => cluster !== undefined);
+}
+
+/** Every cluster of this machine, also those whose record is damaged or lost. @throws AsterismError ERR_PERMISSION */
+export async function listUids(): Promise<string[]> {
+  const names = (await ifThere(CLUSTERS, readdir(CLUSTERS))) ?? [];
+  return names.filter((name) => uidSchema.safeParse(name).success);
+}
+
+const workspaceNote = (uid: string): string => join(clusterFolder(uid), 'workspace');
+
+/** Notes which folder has the files of a cluster, for whoever finds it without them. */
+export async function noteWorkspace(uid: string, folder: string): Promise<void> {
+  await writeFile(workspaceNote(uid), folder, { mode: 0o600 });
+}
+
+/** @returns undefined where it was never noted, as for a cluster whose maker was killed at it */
+export async function workspaceOf(uid: string): Promise<string | undefined> {
+  return ifThere(workspaceNote(uid), readFile(workspaceNote(uid), 'utf8'));
+}
+
+/** What a reader gives; undefined only where there is nothing to read. */
+async function ifThere<T>(path: string, reading: Promise<T>): Promise<T | undefined> {
+  try {
+    return await reading;
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return undefined;
+    if (code !== 'EACCES') throw cause;
+    throw new AsterismError('ERR_PERMISSION', `${path} can be read by root only; run it as root (sudo)`);
+  }
 }
 
 /** @throws AsterismError ERR_NO_NODE */
