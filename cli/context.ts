@@ -28,7 +28,7 @@ export function contextOf(command: Command): Context {
   const options = command.optsWithGlobals<GlobalOptions>();
   return {
     workspace: new Workspace(resolve(options.workspace)),
-    out: new Output(options.output, options.debug),
+    out: new Output(options.output),
     progress: new Progress(),
     force: options.force,
     signal: interruptSignal(),

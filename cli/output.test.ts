@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { AsterismError, PolicyError } from '@asterism/errors/errors';
-import { describeError } from './output.ts';
+import { describeError, messageOf } from './output.ts';
 
 test('an error is told with its code and the causes that add something, without a stack', () => {
   const root = new Error('connection refused');
@@ -40,4 +40,21 @@ test('causes that go round in a circle end', () => {
 
 test('what is thrown but no error is told too', () => {
   assert.equal(describeError('x', false), 'error: x');
+});
+
+test('the empty remark at the end of a gRPC message is left out, one that says something is not', () => {
+  const message = 'No connection established. Last error: Error: connect ECONNREFUSED 10.77.1.11:30081';
+  assert.equal(messageOf(new Error(`${message}. Resolution note: `)), message);
+  assert.equal(describeError(new Error(`${message}. Resolution note:`), false), `error: ${message}`);
+  assert.match(messageOf(new Error(`${message}. Resolution note: no DNS`)), /no DNS$/);
+});
+
+test('words of a peer in an error or a check cannot draw on the terminal', () => {
+  const drawn = '\x1b[1A\x1b[32m✓ verified\x1b[0m\r';
+  const error = new PolicyError('ERR_PCR', drawn, {
+    cause: new Error(`because ${drawn}`),
+    checks: [{ name: 'pcr-4', outcome: 'failed', detail: drawn }],
+  });
+  assert.doesNotMatch(describeError(error, false), /[^\P{C}\n]/u);
+  assert.equal(describeError(error, false).split('\n').length, 3);
 });

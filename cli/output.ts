@@ -1,16 +1,17 @@
+import { printable } from '@asterism/bytes/printable';
 import { AsterismError, type Check, PolicyError, VerificationError } from '@asterism/errors/errors';
 
 export type OutputFormat = 'text' | 'json';
 
+const MAX_DETAIL = 4096;
+
 /** Where a command's words go: results to standard output, everything else to standard error. */
 export class Output {
   readonly format: OutputFormat;
-  readonly debug: boolean;
   readonly #colour: boolean;
 
-  constructor(format: OutputFormat, debug: boolean) {
+  constructor(format: OutputFormat) {
     this.format = format;
-    this.debug = debug;
     this.#colour = process.stdout.isTTY === true && process.env.NO_COLOR === undefined;
   }
 
@@ -28,40 +29,43 @@ export class Output {
     process.stderr.write(`warning: ${text}\n`);
   }
 
-  /** What, why and what next; the stack only with --debug. */
-  error(error: unknown): void {
-    process.stderr.write(`${describeError(error, this.debug)}\n`);
-  }
-
   /** One check of evidence on a line of its own. */
   checkLine({ name, outcome, detail }: Check): string {
     const [mark, colour] = { passed: ['✓', 32], warning: ['!', 33], failed: ['✗', 31] }[outcome] as [
       string,
       number,
     ];
-    return `  ${this.#colour ? `\x1b[${colour}m${mark}\x1b[0m` : mark} ${name}: ${detail}`;
+    return `  ${this.#colour ? `\x1b[${colour}m${mark}\x1b[0m` : mark} ${name}: ${printable(detail, MAX_DETAIL)}`;
   }
 }
 
-/** Text of an error and, where they add something, its causes. */
+/** What an error says, without the empty remark that the gRPC library ends some of its messages with. */
+export function messageOf(error: unknown): string {
+  const message = error instanceof Error ? error.message : String(error);
+  // Some of its words are a peer's: they must not draw on the terminal. Lines are for messages of several to have.
+  return message.replace(/\.? Resolution note: *$/, '').replaceAll(/[^\P{C}\n]/gu, '?');
+}
+
+/** Text of an error and, where they add something, its causes. The stack only with `debug`. */
 export function describeError(error: unknown, debug: boolean): string {
-  if (!(error instanceof Error)) return `error: ${String(error)}`;
-  const lines = [`error: ${error.message}${error instanceof AsterismError ? ` [${error.code}]` : ''}`];
+  if (!(error instanceof Error)) return `error: ${messageOf(error)}`;
+  let said = messageOf(error);
+  const lines = [`error: ${said}${error instanceof AsterismError ? ` [${error.code}]` : ''}`];
   const seen = new Set<unknown>([error]);
-  let said = error.message;
   for (let at = error.cause; at instanceof Error && !seen.has(at); at = at.cause) {
     seen.add(at);
-    if (said.includes(at.message) || at.message === '') continue;
-    lines.push(`  because: ${at.message}`);
-    said += at.message;
+    const message = messageOf(at);
+    if (said.includes(message) || message === '') continue;
+    lines.push(`  because: ${message}`);
+    said += message;
   }
   if (error instanceof VerificationError || error instanceof PolicyError) {
     for (const { name, outcome, detail } of error.checks) {
-      if (outcome === 'failed') lines.push(`  ✗ ${name}: ${detail}`);
+      if (outcome === 'failed') lines.push(`  ✗ ${name}: ${printable(detail, MAX_DETAIL)}`);
     }
   }
   if (error instanceof AggregateError) {
-    for (const one of error.errors) lines.push(`  - ${one instanceof Error ? one.message : String(one)}`);
+    for (const one of error.errors) lines.push(`  - ${messageOf(one)}`);
   }
   if (debug) lines.push(error.stack ?? '');
   return lines.join('\n');

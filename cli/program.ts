@@ -13,6 +13,7 @@ import { terminateCommand } from './commands/terminate.ts';
 import { verifyCommand } from './commands/verify.ts';
 import { versionCommand } from './commands/version.ts';
 import type { LoadParts } from './parts.ts';
+import { versionLine } from './version.ts';
 
 /** The whole command line. Commands load what they need when they run, so that help is quick. */
 export function buildProgram(load: LoadParts): Command {
@@ -45,7 +46,19 @@ Exit codes: 0 done, 1 usage or failure, 2 evidence false, 3 policy not met, 4 no
     localCommand(load),
     versionCommand(),
   ]) {
-    program.addCommand(command.copyInheritedSettings(program));
+    program.addCommand(command);
   }
+  // For whoever tries it first; what the help names is the command.
+  program.version(versionLine(), '--version');
+  program.options.find((option) => option.long === '--version')?.hideHelp();
+  inherit(program);
   return program;
+}
+
+/** Commander hands settings down one level, and only to commands that are added afterwards. */
+function inherit(parent: Command): void {
+  for (const child of parent.commands) {
+    child.copyInheritedSettings(parent);
+    inherit(child as Command);
+  }
 }

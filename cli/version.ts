@@ -8,3 +8,8 @@ export const ROOT = join(import.meta.dirname, '..');
 export function releaseVersion(): string {
   return JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')).version;
 }
+
+/** What a person asks for who asks for the version. */
+export function versionLine(): string {
+  return `asterism ${releaseVersion()} (Node ${process.versions.node})`;
+}

@@ -5,6 +5,7 @@ import { atlsClient } from '@asterism/rpc/atls-client';
 import { API, type InitRequestSchema, type InitResponse } from '@asterism/rpc/gen/init_pb';
 import { StatusError } from '@asterism/rpc/status';
 import type { MessageInitShape } from '@bufbuild/protobuf';
+import { messageOf } from '../output.ts';
 
 export interface InitPlan {
   readonly host: string;
@@ -62,7 +63,7 @@ export async function initialize(plan: InitPlan): Promise<InitResponse> {
           { cause: error },
         );
       }
-      plan.onRetry((error as Error).message);
+      plan.onRetry(messageOf(error));
     }
     await sleep(plan.pauseMs ?? 2000, undefined, { signal: plan.signal }).catch(() =>
       plan.signal.throwIfAborted(),

@@ -7,6 +7,7 @@ import { type Check, PolicyError, VerificationError } from '@asterism/errors/err
 import { API } from '@asterism/rpc/gen/verify_pb';
 import { plainClient } from '@asterism/rpc/plain-client';
 import { EXIT, type ExitCode, exitCodeOf, gravest } from '../exit-codes.ts';
+import { messageOf } from '../output.ts';
 
 /** What the evidence of a VerificationService vouches for: nothing but that it is one. */
 const USER_DATA = toUtf8('VerifyService');
@@ -115,7 +116,7 @@ async function outcomeOf(
       ...base,
       outcome: exitCode === EXIT.notReachable ? 'unreachable' : 'failed',
       checks: error instanceof VerificationError || error instanceof PolicyError ? error.checks : [],
-      error: error instanceof Error ? error.message : String(error),
+      error: messageOf(error),
       exitCode,
     };
   }
