@@ -14,6 +14,8 @@ export interface MachinesSpec extends ClusterReference {
   readonly stateDiskMiB: number;
   /** bcrypt hash of the init secret, for the nodes' metadata. */
   readonly initSecretHash: string;
+  /** Folder with the cluster's files, noted beside the machines. */
+  readonly workspace: string;
 }
 
 export interface MachineStatus {
@@ -21,6 +23,16 @@ export interface MachineStatus {
   readonly running: boolean;
   /** Whether the state disk is opened through device-mapper; false where the kernel has none. */
   readonly stateDiskMapped: boolean;
+}
+
+/** A cluster whose machines are here, as found without its workspace. */
+export interface FoundCluster {
+  readonly uid: string;
+  /** Undefined where the machines' own record is damaged. */
+  readonly name: string | undefined;
+  readonly nodes: { readonly running: number; readonly total: number };
+  /** Undefined where it was never noted. */
+  readonly workspace: string | undefined;
 }
 
 export interface Options {
@@ -31,10 +43,17 @@ export interface Options {
 
 /** What the commands need of a provider. */
 export interface Machines {
+  /** Holds the machines' disks. */
+  readonly folder: string;
+  /** @throws AsterismError (ERR_PERMISSION) where this user may not make and remove machines */
+  checkPermission(): void;
+  /** Every cluster whose machines are here. */
+  list(): Promise<readonly FoundCluster[]>;
   /** Makes and starts machines. Where it throws, {@link destroy} removes what it had made. */
   create(spec: MachinesSpec, options: Options): Promise<Pick<ClusterState, 'endpoint' | 'nodes'>>;
   /** Removes whatever is there of a cluster; nothing is fine too. */
   destroy(cluster: ClusterReference, options: Options): Promise<void>;
+  /** @throws AsterismError (ERR_NO_CLUSTER) where nothing is known of its machines */
   status(cluster: ClusterReference): Promise<readonly MachineStatus[]>;
   start(cluster: ClusterReference, node: string, options: Options): Promise<void>;
   /** Shuts a machine down cleanly. Its state disk and TPM state stay. */

@@ -2,6 +2,7 @@ import { WorkspaceError } from '@asterism/config/workspace';
 import { Command } from 'commander';
 import { contextOf } from '../context.ts';
 import type { LoadParts } from '../parts.ts';
+import { localClusterCommands } from './local-clusters.ts';
 
 /** The cluster of the workspace, the node that is meant, and what acts on it. */
 async function nodeOf(name: string, command: Command, load: LoadParts) {
@@ -15,7 +16,8 @@ async function nodeOf(name: string, command: Command, load: LoadParts) {
 }
 
 export function localCommand(load: LoadParts): Command {
-  const local = new Command('local').description('Handle single nodes of a cluster on this machine.');
+  const local = new Command('local').description('Handle clusters and single nodes on this machine.');
+  for (const command of localClusterCommands(load)) local.addCommand(command);
   for (const [verb, description] of [
     ['stop', 'Shut a node down. Its disk and its TPM stay.'],
     ['start', 'Start a node that was stopped.'],

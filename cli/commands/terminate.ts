@@ -1,6 +1,5 @@
-import { createInterface } from 'node:readline/promises';
-import { AsterismError } from '@asterism/errors/errors';
 import { Command } from 'commander';
+import { confirm } from '../confirm.ts';
 import { contextOf } from '../context.ts';
 import { terminateCluster } from '../flows/terminate-cluster.ts';
 import type { LoadParts } from '../parts.ts';
@@ -25,17 +24,4 @@ The state file and the kubeconfig are removed; the configuration and the master 
       await terminateCluster(context, await load().then((parts) => parts.machines));
       context.out.result({ terminated: `${state.name}-${state.uid}` }, `cluster ${state.name} is removed`);
     });
-}
-
-/** Asks a person. @throws AsterismError (ERR_CONFIRM) where there is none to ask */
-async function confirm(question: string, signal: AbortSignal): Promise<boolean> {
-  if (process.stdin.isTTY !== true) {
-    throw new AsterismError('ERR_CONFIRM', 'there is nobody to ask on standard input; say --yes to confirm');
-  }
-  const terminal = createInterface({ input: process.stdin, output: process.stderr });
-  try {
-    return /^y(es)?$/i.test((await terminal.question(`${question} [y/N] `, { signal })).trim());
-  } finally {
-    terminal.close();
-  }
 }

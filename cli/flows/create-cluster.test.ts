@@ -39,9 +39,14 @@ async function workspace(t: TestContext): Promise<Workspace> {
 }
 
 /** Machines in memory that note what they were asked. */
-function fakeMachines(fail: { create?: Error; destroy?: Error } = {}) {
+function fakeMachines(fail: { create?: Error; destroy?: Error; permission?: Error } = {}) {
   const made = new Map<string, MachinesSpec>();
   const machines: Machines = {
+    folder: '/',
+    checkPermission: () => {
+      if (fail.permission) throw fail.permission;
+    },
+    list: async () => [],
     create: async (spec) => {
       made.set(spec.uid, spec);
       if (fail.create) throw fail.create;
@@ -128,7 +133,8 @@ test('a second create in one workspace is refused before anything is made', asyn
 test('terminate keeps configuration and master secret, and removes the rest', async (t) => {
   const ws = await workspace(t);
   const { machines, made } = fakeMachines();
-  await createCluster(ws, config, machines, options);
+  const state = await createCluster(ws, config, machines, options);
+  await ws.writeState({ ...state, phase: 'initialized', clusterId: 'ab'.repeat(32) });
   for (const name of ['asterism-conf.yaml', 'asterism-mastersecret.json', 'asterism-admin.conf']) {
     await writeFile(ws.path(name), name);
   }
@@ -136,6 +142,34 @@ test('terminate keeps configuration and master secret, and removes the rest', as
   assert.equal(made.size, 0);
   assert.deepEqual((await readdir(ws.folder)).sort(), ['asterism-conf.yaml', 'asterism-mastersecret.json']);
   assert.equal(await readFile(ws.path('asterism-mastersecret.json'), 'utf8'), 'asterism-mastersecret.json');
+});
+
+test('terminate of a cluster that was never initialised keeps a kubeconfig, which is of something else', async (t) => {
+  const ws = await workspace(t);
+  const { machines } = fakeMachines();
+  await createCluster(ws, config, machines, options);
+  await ws.create('asterism-admin.conf', 'mine');
+  await terminateCluster(context(ws), machines);
+  assert.deepEqual(await readdir(ws.folder), ['asterism-admin.conf']);
+});
+
+test('who may not make or remove machines changes nothing', async (t) => {
+  const ws = await workspace(t);
+  const { machines } = fakeMachines();
+  const barred = fakeMachines({ permission: new Error('run it as root') });
+  await assert.rejects(createCluster(ws, config, barred.machines, options), /root/);
+  assert.deepEqual(await readdir(ws.folder), []);
+  const state = await createCluster(ws, config, machines, options);
+  await assert.rejects(terminateCluster(context(ws), barred.machines), /root/);
+  assert.deepEqual(await ws.requireState(), state);
+});
+
+test('the machines are told which workspace they belong to, and a caller may choose the uid', async (t) => {
+  const ws = await workspace(t);
+  const { machines, made } = fakeMachines();
+  const state = await createCluster(ws, config, machines, { ...options, uid: '0a1b2c3d' });
+  assert.equal(state.uid, '0a1b2c3d');
+  assert.equal(made.get('0a1b2c3d')?.workspace, ws.folder);
 });
 
 test('a terminate that fails can be repeated', async (t) => {

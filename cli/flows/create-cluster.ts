@@ -8,10 +8,14 @@ import type { Machines, Options } from '../machines.ts';
 
 const BCRYPT_COST = 10;
 
+/** What tells a new cluster from all others. */
+export const newUid = (): string => toHex(new Uint8Array(randomBytes(4)));
+
 /**
  * Makes the machines of a cluster. The state is written before the first machine is, so that nothing is ever made
  * that `terminate` does not know of. A failure removes what was made.
  *
+ * @param options.uid of a caller that notes it beforehand
  * @throws WorkspaceError (ERR_CLUSTER_EXISTS) where the workspace has a cluster already
  * @throws AsterismError (ERR_LOCKED) another process is at work in the workspace
  */
@@ -19,23 +23,26 @@ export async function createCluster(
   workspace: Workspace,
   config: ClusterConfig,
   machines: Machines,
-  options: Options,
+  options: CreateOptions,
 ): Promise<ClusterState> {
   return workspace.exclusively(() => create(workspace, config, machines, options));
 }
+
+type CreateOptions = Options & { readonly uid?: string };
 
 async function create(
   workspace: Workspace,
   config: ClusterConfig,
   machines: Machines,
-  options: Options,
+  options: CreateOptions,
 ): Promise<ClusterState> {
   await refuseExisting(workspace);
+  machines.checkPermission();
   const initSecret = toUtf8(toBase64Url(new Uint8Array(randomBytes(30))));
   const state: ClusterState = {
     schema: 1,
     name: config.name,
-    uid: toHex(new Uint8Array(randomBytes(4))),
+    uid: options.uid ?? newUid(),
     provider: 'local',
     phase: 'creating',
     kubernetesVersion: config.kubernetesVersion,
@@ -57,6 +64,7 @@ async function create(
         workerNodes: local.workerNodes,
         stateDiskMiB: local.stateDiskMiB,
         initSecretHash: await hash(Buffer.from(initSecret).toString(), BCRYPT_COST),
+        workspace: workspace.folder,
       },
       options,
     );

@@ -19,8 +19,10 @@ async function terminate(
   machines: Machines,
 ): Promise<void> {
   const state = await workspace.requireState();
+  machines.checkPermission();
   await workspace.writeState({ ...state, phase: 'terminating' });
   await progress.phase('terminate', (onDetail) => machines.destroy(state, { signal, onDetail }));
-  await workspace.remove(KUBECONFIG_FILE);
+  // Where no init was begun, it is a file of something else.
+  if (state.clusterId !== undefined) await workspace.remove(KUBECONFIG_FILE);
   await workspace.remove(STATE_FILE);
 }

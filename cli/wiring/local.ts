@@ -1,8 +1,16 @@
 import { createReadStream } from 'node:fs';
 import { pipeline } from 'node:stream/promises';
 import { renderMeasurements } from '@asterism/attestation/measurements';
+import { AsterismError } from '@asterism/errors/errors';
 import { type BuiltImage, buildNodeImage, latestImage } from '@asterism/image/build';
-import { gatewayOf } from '@asterism/provider-local/cluster';
+import {
+  CLUSTERS,
+  findCluster,
+  gatewayOf,
+  listUids,
+  noteWorkspace,
+  workspaceOf,
+} from '@asterism/provider-local/cluster';
 import { execInNode } from '@asterism/provider-local/exec';
 import {
   createLocalCluster,
@@ -12,13 +20,22 @@ import {
   statusOfLocalCluster,
   stopLocalNode,
 } from '@asterism/provider-local/provider';
-import type { Machines } from '../machines.ts';
+import type { FoundCluster, Machines } from '../machines.ts';
 import type { NodeImage, NodeImages } from '../parts.ts';
 
 /** System containers of this machine. */
 export const machines: Machines = {
+  folder: CLUSTERS,
+  checkPermission() {
+    if (process.getuid?.() === 0) return;
+    throw new AsterismError('ERR_PERMISSION', 'local nodes belong to root; run it as root (sudo)');
+  },
+  async list() {
+    return Promise.all((await listUids()).map(find));
+  },
   async create(spec, options) {
     const cluster = await createLocalCluster(spec, options);
+    await noteWorkspace(cluster.uid, spec.workspace);
     return { endpoint: gatewayOf(cluster), nodes: [...cluster.nodes] };
   },
   destroy: ({ uid }, options) => removeLocalCluster(uid, options),
@@ -37,6 +54,20 @@ export const machines: Machines = {
     }
   },
 };
+
+async function find(uid: string): Promise<FoundCluster> {
+  const workspace = await workspaceOf(uid);
+  try {
+    const record = await findCluster(uid);
+    const nodes = record === undefined ? [] : await statusOfLocalCluster(uid);
+    const running = nodes.filter((node) => node.running).length;
+    return { uid, name: record?.name, nodes: { running, total: nodes.length }, workspace };
+  } catch (error) {
+    // What is damaged is what one wants to find.
+    if (!(error instanceof AsterismError)) throw error;
+    return { uid, name: undefined, nodes: { running: 0, total: 0 }, workspace };
+  }
+}
 
 /** The node image of this clone. */
 export const nodeImages: NodeImages = {
