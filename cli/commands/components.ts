@@ -1,8 +1,8 @@
-import { AsterismError } from '@asterism/errors/errors';
 import { Command } from 'commander';
 import { contextOf } from '../context.ts';
 import { EXIT } from '../exit-codes.ts';
-import type { KubernetesComponents, KubernetesVersion, LoadParts } from '../parts.ts';
+import { chooseVersion, VERSION_HELP } from '../flows/kubernetes-version.ts';
+import type { KubernetesVersion, LoadParts } from '../parts.ts';
 
 export function componentsCommand(load: LoadParts): Command {
   const components = new Command('components').description('The Kubernetes components that nodes install.');
@@ -18,15 +18,21 @@ export function componentsCommand(load: LoadParts): Command {
   components.addCommand(
     new Command('build')
       .description('Bring every component of a version into the cache; what is there already is kept.')
-      .argument('[version]', 'e.g. v1.37.2 (default: the newest of the catalogue)')
+      .argument('[version]', `${VERSION_HELP} (default: the newest)`)
       .option(
         '--official',
         'download what the Kubernetes project publishes, by pinned SHA-256, instead of building it',
       )
+      .addHelpText(
+        'after',
+        `
+ASTERISM_COMPONENTS_MIRROR in the environment names a folder or an http(s) URL whose files are named by their SHA-256:
+what it has is taken from there, by pinned hash, before anything is downloaded or built.`,
+      )
       .action(async (given: string | undefined, options: { official?: boolean }, command: Command) => {
         const { out, progress, signal } = contextOf(command);
         const parts = await load();
-        const { version } = await choose(parts.components, given);
+        const { version } = await chooseVersion(parts.components, given);
         await progress.phase(`components of ${version}`, (onDetail) =>
           parts.components.provide(version, {
             signal,
@@ -34,18 +40,18 @@ export function componentsCommand(load: LoadParts): Command {
             ...(options.official ? { official: 'only' } : {}),
           }),
         );
-        const after = await choose(parts.components, version);
+        const after = await chooseVersion(parts.components, version);
         out.result(after, describe(after));
       }),
   );
   components.addCommand(
     new Command('verify')
       .description('Hash every component of a version in the cache and compare with what is expected.')
-      .argument('[version]', 'e.g. v1.37.2 (default: the newest of the catalogue)')
+      .argument('[version]', `${VERSION_HELP} (default: the newest)`)
       .action(async (given: string | undefined, _options: object, command: Command) => {
         const { out } = contextOf(command);
         const parts = await load();
-        const { version } = await choose(parts.components, given);
+        const { version } = await chooseVersion(parts.components, given);
         const checks = await parts.components.verify(version);
         const lines = checks.map(({ name, outcome, detail }) =>
           out.checkLine({ name, outcome: outcome === 'passed' ? 'passed' : 'failed', detail }),
@@ -56,19 +62,6 @@ export function componentsCommand(load: LoadParts): Command {
       }),
   );
   return components;
-}
-
-async function choose(
-  components: KubernetesComponents,
-  given: string | undefined,
-): Promise<KubernetesVersion> {
-  const versions = await components.list();
-  const found = versions.find((entry) => (given === undefined ? entry.isDefault : entry.version === given));
-  if (found !== undefined) return found;
-  throw new AsterismError(
-    'ERR_KUBERNETES_VERSION',
-    `${given} is not in the catalogue; there are: ${versions.map((entry) => entry.version).join(', ')}`,
-  );
 }
 
 function describe({ version, isDefault, built, kubectl, components }: KubernetesVersion): string {

@@ -2,13 +2,14 @@ import { CONFIG_FILE, clusterName } from '@asterism/config/cluster-config';
 import { renderClusterConfig } from '@asterism/config/template';
 import { Command, InvalidArgumentError } from 'commander';
 import { contextOf } from '../context.ts';
+import { chooseVersion, VERSION_HELP } from '../flows/kubernetes-version.ts';
 import { integer } from '../options.ts';
 import type { LoadParts } from '../parts.ts';
 
 interface GenerateOptions {
-  readonly file: string;
+  readonly file?: '-';
   readonly name: string;
-  readonly kubernetes: string;
+  readonly kubernetes?: string;
   readonly controlPlaneNodes: number;
   readonly workerNodes: number;
 }
@@ -21,9 +22,13 @@ export function configCommand(load: LoadParts): Command {
   generate.addCommand(
     new Command('local')
       .description('Configuration for a cluster of system containers on this machine.')
-      .option('-f, --file <file>', "file to write, within the workspace; '-' is standard output", CONFIG_FILE)
+      .option(
+        '-f, --file <file>',
+        `'-' prints the configuration instead of writing it to ${CONFIG_FILE} of the workspace`,
+        parseFile,
+      )
       .option('--name <name>', 'name of the cluster', parseName, 'asterism')
-      .option('-k, --kubernetes <version>', 'Kubernetes version of the catalogue', 'v1.37.2')
+      .option('-k, --kubernetes <version>', `${VERSION_HELP} (default: the newest)`)
       .option('-c, --control-plane-nodes <n>', 'control-plane nodes', integer(1, 9), 1)
       .option('-w, --worker-nodes <n>', 'worker nodes', integer(0, 50), 1)
       .action((options: GenerateOptions, command: Command) => generateLocal(options, command, load)),
@@ -33,11 +38,16 @@ export function configCommand(load: LoadParts): Command {
 
 async function generateLocal(options: GenerateOptions, command: Command, load: LoadParts): Promise<void> {
   const { workspace, out, force } = contextOf(command);
-  const image = await (await load()).images.built();
+  if (options.file === '-' && out.format === 'json') {
+    command.error('error: -f - prints the configuration itself, which is YAML: leave out -o json');
+  }
+  const parts = await load();
+  const { version } = await chooseVersion(parts.components, options.kubernetes);
+  const image = await parts.images.built();
   const text = renderClusterConfig({
     version: 'v1',
     name: options.name,
-    kubernetesVersion: options.kubernetes,
+    kubernetesVersion: version,
     image: image?.reference ?? '',
     provider: {
       local: {
@@ -53,13 +63,22 @@ async function generateLocal(options: GenerateOptions, command: Command, load: L
     process.stdout.write(text);
     return;
   }
-  await workspace.create(options.file, text, { overwrite: force });
-  const path = workspace.path(options.file);
+  await workspace.create(CONFIG_FILE, text, { overwrite: force });
+  const path = workspace.path(CONFIG_FILE);
+  const where = workspace.folder === process.cwd() ? '' : `--workspace ${workspace.folder} `;
   const next =
     image === undefined
-      ? '\nThe node image is not built yet: run `asterism image build`, then `asterism image measurements --write-config`'
+      ? '\nThe node image is not built yet: run `asterism image build`, then ' +
+        `\`asterism ${where}image measurements --write-config\``
       : '';
   out.result({ file: path, image: image?.reference ?? null }, `${path} written${next}`);
+}
+
+function parseFile(text: string): '-' {
+  if (text === '-') return text;
+  throw new InvalidArgumentError(
+    `only '-' (standard output) can be given: every command reads ${CONFIG_FILE} of the workspace (--workspace).`,
+  );
 }
 
 function parseName(text: string): string {

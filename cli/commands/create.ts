@@ -3,6 +3,7 @@ import { AsterismError, PolicyError } from '@asterism/errors/errors';
 import { Command } from 'commander';
 import { type Context, contextOf } from '../context.ts';
 import { createCluster } from '../flows/create-cluster.ts';
+import { chooseVersion } from '../flows/kubernetes-version.ts';
 import type { LoadParts, Parts } from '../parts.ts';
 
 export function createCommand(load: LoadParts): Command {
@@ -31,15 +32,7 @@ With --force it goes on where the configured measurements are not those of the i
 
 /** Everything that the nodes need is there, and fits the configuration. */
 async function checkBuilt(config: ClusterConfig, parts: Parts, { force, out }: Context): Promise<void> {
-  const versions = await parts.components.list();
-  const version = versions.find((entry) => entry.version === config.kubernetesVersion);
-  if (version === undefined) {
-    const known = versions.map((entry) => entry.version).join(', ');
-    throw new AsterismError(
-      'ERR_KUBERNETES_VERSION',
-      `Kubernetes ${config.kubernetesVersion} is not in the catalogue; there are: ${known}`,
-    );
-  }
+  const version = await chooseVersion(parts.components, config.kubernetesVersion);
   if (!version.built) {
     throw new AsterismError(
       'ERR_NOT_BUILT',
