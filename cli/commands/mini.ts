@@ -2,8 +2,11 @@ import { relative, resolve } from 'node:path';
 import { KUBECONFIG_FILE, Workspace } from '@asterism/config/workspace';
 import { Command } from 'commander';
 import { type Context, contextOf } from '../context.ts';
-import { type MiniOptions, type MiniResult, miniDown, miniUp, PHASES_FILE } from '../flows/mini.ts';
-import { checkRequirements } from '../flows/requirements.ts';
+import { VERSION_HELP } from '../flows/kubernetes-version.ts';
+import { type MiniResult, miniUp } from '../flows/mini.ts';
+import { miniDown } from '../flows/mini-down.ts';
+import { MARKER_FILE } from '../flows/mini-marker.ts';
+import { checkRequirements, type Needs } from '../flows/requirements.ts';
 import { exitCodeOfAll } from '../flows/verify-node.ts';
 import { integer } from '../options.ts';
 import type { LoadParts } from '../parts.ts';
@@ -30,22 +33,22 @@ export function miniCommand(load: LoadParts): Command {
         integer(1, 9),
       )
       .option('-w, --worker-nodes <n>', 'worker nodes of a new cluster (default: 1)', integer(0, 50))
-      .option('-k, --kubernetes <version>', 'Kubernetes version of a new cluster (default: the newest)')
+      .option('-k, --kubernetes <version>', `${VERSION_HELP} (default: the newest)`)
       .addHelpText(
         'after',
         `
 Run again it goes on where it was stopped, and says so where the cluster is there already. With --force it starts
-although the machine looks too small. The times of its phases are kept in ${PHASES_FILE} of the workspace.`,
+although the machine looks too small. What it made, and how long each phase took, is noted in ${MARKER_FILE} of the
+workspace.`,
       )
       .action(async (options: UpOptions, command: Command) => {
         const context = miniContext(command);
-        const wanted: MiniOptions = {
+        const result = await miniUp(context, await load(), {
           controlPlaneNodes: options.controlPlaneNodes,
           workerNodes: options.workerNodes,
           kubernetesVersion: options.kubernetes,
-        };
-        await checkMachine(context, wanted);
-        const result = await miniUp(context, await load(), wanted);
+          checkMachine: (needs) => checkMachine(context, needs),
+        });
         process.exitCode = exitCodeOfAll(result.verdicts);
         report(context, result);
       }),
@@ -53,10 +56,19 @@ although the machine looks too small. The times of its phases are kept in ${PHAS
   mini.addCommand(
     new Command('down')
       .description('Remove the cluster and everything that `mini up` made in the workspace.')
+      .addHelpText(
+        'after',
+        `
+Files that \`mini up\` did not make stay, a configuration that was there before it too. A cluster that it did not make
+is left alone: remove that with \`asterism terminate\`.`,
+      )
       .action(async (_options: object, command: Command) => {
         const context = miniContext(command);
-        await miniDown(context, await load());
-        context.out.result({ removed: context.workspace.folder }, 'nothing is left of it');
+        const { folder } = context.workspace;
+        const kept = await miniDown(context, (await load()).machines);
+        const left =
+          kept.length === 0 ? 'nothing is left of it' : `it is removed; ${folder} keeps ${kept.join(', ')}`;
+        context.out.result({ removed: folder, kept }, left);
       }),
   );
   return mini;
@@ -69,10 +81,9 @@ function miniContext(command: Command): Context {
   return given ? context : { ...context, workspace: new Workspace(resolve(DEFAULT_WORKSPACE)) };
 }
 
-async function checkMachine({ force, out }: Context, wanted: MiniOptions): Promise<void> {
+async function checkMachine({ force, out }: Context, needs: Needs): Promise<void> {
   try {
-    const nodes = (wanted.controlPlaneNodes ?? 1) + (wanted.workerNodes ?? 1);
-    for (const remark of await checkRequirements({ nodes, folder: '/var/lib/asterism' })) out.warn(remark);
+    for (const remark of await checkRequirements(needs)) out.warn(remark);
   } catch (error) {
     if (!force) throw error;
     out.warn((error as Error).message);
@@ -81,7 +92,7 @@ async function checkMachine({ force, out }: Context, wanted: MiniOptions): Promi
 
 function report(
   { out, workspace, progress }: Context,
-  { state, kubectl, verdicts, already }: MiniResult,
+  { state, kubectl, verdicts, trust, already }: MiniResult,
 ): void {
   const here = relative(process.cwd(), ROOT);
   const asterism = here === '' ? './asterism' : `${ROOT}/asterism`;
@@ -99,6 +110,7 @@ function report(
       kubeconfig,
       kubectl,
       nodes: verdicts,
+      trust,
       phases: progress.times,
       commands,
     },
@@ -107,6 +119,7 @@ function report(
       failed.length === 0
         ? `Its ${verdicts.length} nodes are Ready, and each has proved what it booted.`
         : failed.map((verdict) => `${verdict.node} FAILED verification: ${verdict.error}`).join('\n'),
+      trust,
       '',
       'Try next:',
       ...commands.map((line) => `  ${line}`),

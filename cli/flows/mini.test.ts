@@ -1,162 +1,21 @@
-// `mini up` and `mini down` over real aTLS, gRPC and HTTP on loopback; the machines and the evidence are made up.
 import assert from 'node:assert/strict';
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:http';
-import { tmpdir } from 'node:os';
+import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type TestContext, test } from 'node:test';
-import type { Verifier } from '@asterism/attestation/types';
-import { toUtf8 } from '@asterism/bytes/encoding';
-import { Workspace } from '@asterism/config/workspace';
-import { clusterId, deriveKey, MEASUREMENT_SECRET_ID } from '@asterism/crypto/derive';
-import { parseClusterKmsUri } from '@asterism/kms/cluster-uri';
-import { AtlsGrpcServer } from '@asterism/rpc/atls-server';
-import { API as InitApi } from '@asterism/rpc/gen/init_pb';
-import { API as VerifyApi } from '@asterism/rpc/gen/verify_pb';
-import { PlainGrpcServer } from '@asterism/rpc/plain-server';
-import { StatusError } from '@asterism/rpc/status';
-import { fakeDocument, fakeIssuer, fakeVerifier } from '@asterism/testkit/fake-attestation';
-import type { Context } from '../context.ts';
-import { Output } from '../output.ts';
-import type { Parts } from '../parts.ts';
-import { Progress } from '../progress.ts';
-import { BOOTSTRAPPER_PORT } from './init-cluster.ts';
-import { miniDown, miniUp } from './mini.ts';
-import { VERIFY_PORT } from './verify-node.ts';
+import { test } from 'node:test';
+import { generateMasterSecret, renderMasterSecret } from '@asterism/config/master-secret';
+import { measurements, TRUST, world } from '../world.fixture.ts';
+import { type MiniOptions, miniUp } from './mini.ts';
+import { miniDown } from './mini-down.ts';
+import { fingerprint, MARKER_FILE, readMarker } from './mini-marker.ts';
+import type { Needs } from './requirements.ts';
+import { terminateCluster } from './terminate-cluster.ts';
 
-const measurements = { 4: { expected: '11'.repeat(32), warnOnly: false } };
-const none = { controlPlaneNodes: undefined, workerNodes: undefined, kubernetesVersion: undefined };
-
-let count = 0;
-
-/** A workspace and a world in which two nodes live at loopback addresses. */
-async function world(t: TestContext, options: { failInits?: number } = {}) {
-  const folder = await mkdtemp(join(tmpdir(), 'asterism-mini-'));
-  t.after(() => rm(folder, { recursive: true, force: true }));
-  const net = `127.78.${process.pid % 200}`;
-  const addresses = [`${net}.${++count}`, `${net}.${++count}`];
-  const done: string[] = [];
-  const running = new Set<string>();
-  let inits = 0;
-
-  const api = createServer((request, response) => {
-    response.setHeader('content-type', 'application/json');
-    const items = addresses.map((_, i) => ({
-      metadata: { name: `node-${i}`, labels: {} },
-      status: { conditions: [{ type: 'Ready', status: 'True' }], nodeInfo: { kubeletVersion: 'v1.37.2' } },
-    }));
-    response.end(
-      JSON.stringify({ apiVersion: 'v1', kind: 'NodeList', metadata: {}, items, path: request.url }),
-    );
-  });
-  await new Promise<void>((resolve) => api.listen(0, '127.0.0.1', resolve));
-  t.after(() => api.close());
-  const { port } = api.address() as { port: number };
-
-  const bootstrapper = new AtlsGrpcServer({ issuer: fakeIssuer(), handshakeTimeoutMs: 5000, maxPending: 10 });
-  bootstrapper.addService(InitApi, {
-    init: async () => ({}),
-    confirmInit: async () => ({}),
-    initStream: async function* (request) {
-      inits += 1;
-      const phase = { phase: 'kubeadm', number: 1, total: 1 };
-      yield { kind: { case: 'progress', value: { ...phase, state: 'started' } } } as const;
-      if (inits <= (options.failInits ?? 0)) throw new StatusError('INTERNAL', 'ERR_PHASE', 'kubeadm failed');
-      yield { kind: { case: 'progress', value: { ...phase, state: 'done' } } } as const;
-      const { key, salt } = parseClusterKmsUri(request.kmsUri);
-      const id = clusterId(deriveKey(key, salt, MEASUREMENT_SECRET_ID, 32), request.measurementSalt);
-      const value = { clusterId: id, kubeconfig: toUtf8(kubeconfig(port)) };
-      yield { kind: { case: 'done', value } } as const;
-    },
-  });
-  await bootstrapper.listen(BOOTSTRAPPER_PORT, addresses[0]);
-  t.after(() => bootstrapper.stop(0));
-  for (const [i, address] of addresses.entries()) {
-    const server = new PlainGrpcServer({});
-    server.addService(VerifyApi, {
-      getAttestation: async ({ nonce }) => ({
-        attestation: fakeDocument(toUtf8('VerifyService'), nonce, { machine: `${i}` }),
-      }),
-    });
-    await server.listen(VERIFY_PORT, address);
-    t.after(() => server.stop(0));
-  }
-
-  const fake = fakeVerifier();
-  const verifier: Verifier = {
-    ...fake,
-    verify: async (...args) => ({
-      ...(await fake.verify(...args)),
-      pcrs: new Map([[15, new Uint8Array(32)]]),
-    }),
-  };
-  const parts: Parts = {
-    machines: {
-      create: async (spec) => {
-        done.push('create');
-        running.add('node-0').add('node-1');
-        assert.equal(spec.image, 'sha256:image');
-        return {
-          endpoint: addresses[0]!,
-          nodes: addresses.map((address, i) => ({
-            name: `node-${i}`,
-            role: i === 0 ? ('ControlPlane' as const) : ('Worker' as const),
-            address,
-          })),
-        };
-      },
-      destroy: async () => {
-        done.push('destroy');
-        running.clear();
-      },
-      status: async () => [...running].map((name) => ({ name, running: true, stateDiskMapped: true })),
-      start: async () => {},
-      stop: async () => {},
-      exec: async () => 0,
-      logs: async () => {},
-    },
-    images: {
-      built: async () => undefined,
-      build: async () => {
-        done.push('image');
-        return { reference: 'sha256:image', path: '/image', measurements };
-      },
-    },
-    components: {
-      list: async () => [
-        { version: 'v1.37.2', isDefault: true, built: true, kubectl: '/cache/kubectl', components: [] },
-        { version: 'v1.36.3', isDefault: false, built: false, kubectl: '/cache/kubectl2', components: [] },
-      ],
-      provide: async (version) => void done.push(`components ${version}`),
-      verify: async () => [],
-      forNodes: async () => [],
-    },
-    verifier: () => verifier,
-    trustStatement: () => 'made up',
-  };
-  const silent = { isTTY: false, write: () => true } as unknown as NodeJS.WriteStream;
-  const context = (): Context => ({
-    workspace: new Workspace(folder),
-    out: new Output('text', false),
-    progress: new Progress(silent),
-    force: false,
-    signal: new AbortController().signal,
-  });
-  return { folder, parts, context, done, running, inits: () => inits };
-}
-
-function kubeconfig(port: number): string {
-  return JSON.stringify({
-    apiVersion: 'v1',
-    kind: 'Config',
-    'current-context': 'x',
-    clusters: [
-      { name: 'x', cluster: { server: `http://127.0.0.1:${port}`, 'insecure-skip-tls-verify': true } },
-    ],
-    users: [{ name: 'x', user: {} }],
-    contexts: [{ name: 'x', context: { cluster: 'x', user: 'x' } }],
-  });
-}
+const none: MiniOptions = {
+  controlPlaneNodes: undefined,
+  workerNodes: undefined,
+  kubernetesVersion: undefined,
+  checkMachine: async () => {},
+};
 
 test('from nothing to a verified cluster, with its times kept', async (t) => {
   const { folder, parts, context, done } = await world(t);
@@ -167,7 +26,8 @@ test('from nothing to a verified cluster, with its times kept', async (t) => {
     result.verdicts.map((verdict) => verdict.outcome),
     ['passed', 'passed'],
   );
-  const { phases } = JSON.parse(await readFile(join(folder, 'phases.json'), 'utf8'));
+  assert.equal(result.trust, TRUST);
+  const { phases } = JSON.parse(await readFile(join(folder, MARKER_FILE), 'utf8'));
   assert.deepEqual(
     phases.map((one: { phase: string }) => one.phase),
     ['components of v1.37.2', 'node image', 'machines', 'init kubeadm', 'init', 'nodes Ready', 'verify'],
@@ -205,10 +65,153 @@ test('machines that were never finished are removed and made anew', async (t) =>
   await assert.rejects(miniUp(context(), parts, none), { code: 'ERR_PHASE' });
   const { workspace } = context();
   await workspace.writeState({ ...(await workspace.requireState()), phase: 'creating' });
-  await rm(workspace.path('asterism-mastersecret.json'));
   done.length = 0;
   await miniUp(context(), parts, none);
   assert.deepEqual(done, ['destroy', 'components v1.37.2', 'image', 'create']);
+});
+
+test('the marker is there before machines, configuration and secret, and tells what is made', async (t) => {
+  const { parts, context, clusters } = await world(t);
+  const { workspace } = context();
+  const seen: string[] = [];
+  const { create } = parts.machines;
+  parts.machines.create = async (spec, options) => {
+    const marker = await readMarker(workspace);
+    assert.equal(marker?.made.cluster, spec.uid);
+    assert.equal(marker?.made.configuration, true);
+    assert.equal(marker?.made.masterSecret, fingerprint((await workspace.masterSecret())!));
+    seen.push('create');
+    return create(spec, options);
+  };
+  parts.images.build = async () => {
+    assert.deepEqual(await readdir(workspace.folder), []);
+    throw new Error('stopped');
+  };
+  await assert.rejects(miniUp(context(), parts, none), /stopped/);
+  assert.deepEqual(await readdir(workspace.folder), []);
+  parts.images.build = async () => ({ reference: 'sha256:image', path: '/image', measurements });
+  await miniUp(context(), parts, none);
+  assert.deepEqual(seen, ['create']);
+  assert.equal(clusters.length, 1);
+});
+
+test('the machine is looked at before anything is built, and not for a cluster that is there', async (t) => {
+  const { parts, context, done } = await world(t);
+  const asked: Needs[] = [];
+  const small: MiniOptions = {
+    ...none,
+    workerNodes: 2,
+    checkMachine: async (needs) => {
+      asked.push(needs);
+      throw new Error('too small');
+    },
+  };
+  await assert.rejects(miniUp(context(), parts, small), /too small/);
+  assert.deepEqual(done, []);
+  assert.equal(asked[0]?.nodes, 3);
+  // The fake components are there, the image is not.
+  assert.deepEqual(
+    asked[0]?.room.map(({ gib }) => gib),
+    [7, 0.5],
+  );
+  await miniUp(context(), parts, none);
+  await miniUp(context(), parts, { ...small, workerNodes: undefined });
+  assert.equal(asked.length, 1);
+});
+
+test('after a down that was interrupted, up makes a new cluster with the secret that it had made', async (t) => {
+  const { parts, context, done, fate, clusters } = await world(t);
+  await miniUp(context(), parts, none);
+  const { workspace } = context();
+  const secret = await workspace.masterSecret();
+  fate.destroy = new Error('stopped');
+  await assert.rejects(miniDown(context(), parts.machines), /stopped/);
+  delete fate.destroy;
+  done.length = 0;
+  const { already, state } = await miniUp(context(), parts, none);
+  assert.equal(already, false);
+  assert.deepEqual(done, ['destroy', 'components v1.37.2', 'image', 'create']);
+  assert.deepEqual(await workspace.masterSecret(), secret);
+  assert.deepEqual(
+    clusters.map(({ uid }) => uid),
+    [state.uid],
+  );
+});
+
+test('after terminate, up makes a new cluster with the secret that it had made', async (t) => {
+  const { parts, context } = await world(t);
+  const first = await miniUp(context(), parts, none);
+  const { workspace } = context();
+  const secret = await workspace.masterSecret();
+  await terminateCluster(context(), parts.machines);
+  const second = await miniUp(context(), parts, none);
+  assert.notEqual(second.state.uid, first.state.uid);
+  assert.notEqual(second.state.clusterId, first.state.clusterId);
+  assert.deepEqual(await workspace.masterSecret(), secret);
+  await miniDown(context(), parts.machines);
+  await assert.rejects(readdir(workspace.folder), { code: 'ENOENT' });
+});
+
+test('after a down that stopped between two files, up makes the missing one anew', async (t) => {
+  for (const gone of ['asterism-mastersecret.json', 'asterism-conf.yaml']) {
+    const { parts, context } = await world(t);
+    await miniUp(context(), parts, none);
+    const { workspace } = context();
+    await terminateCluster(context(), parts.machines);
+    await workspace.remove(gone);
+    await miniUp(context(), parts, none);
+    await miniDown(context(), parts.machines);
+    await assert.rejects(readdir(workspace.folder), { code: 'ENOENT' });
+  }
+});
+
+for (const name of ['asterism-mastersecret.json', 'asterism-admin.conf']) {
+  test(`a ${name} of something else is refused before anything is made, and stays`, async (t) => {
+    const { parts, context, done } = await world(t);
+    const { workspace } = context();
+    await workspace.create(name, renderMasterSecret(generateMasterSecret()));
+    const text = await workspace.read(name);
+    await assert.rejects(miniUp(context(), parts, none), (error: Error & { code: string }) => {
+      assert.ok(error.message.startsWith(workspace.path(name)));
+      assert.match(error.message, /move it away.*--workspace/);
+      return error.code === 'ERR_EXISTS';
+    });
+    assert.deepEqual(done, []);
+    assert.deepEqual(await readdir(workspace.folder), [name]);
+    assert.equal(await workspace.read(name), text);
+  });
+}
+
+test('a secret that was put in the place of its own is refused', async (t) => {
+  const { parts, context, done } = await world(t);
+  await miniUp(context(), parts, none);
+  const { workspace } = context();
+  await terminateCluster(context(), parts.machines);
+  await workspace.remove('asterism-mastersecret.json');
+  await workspace.createMasterSecret(generateMasterSecret());
+  done.length = 0;
+  await assert.rejects(miniUp(context(), parts, none), { code: 'ERR_EXISTS' });
+  assert.deepEqual(done, []);
+});
+
+test('a cluster that it did not make is left alone, half made too', async (t) => {
+  for (const phase of ['initialized', 'created', 'creating'] as const) {
+    const { parts, context, done } = await world(t);
+    await miniUp(context(), parts, none);
+    const { workspace } = context();
+    await workspace.writeState({ ...(await workspace.requireState()), phase });
+    await workspace.remove(MARKER_FILE);
+    done.length = 0;
+    await assert.rejects(miniUp(context(), parts, none), { code: 'ERR_NOT_MINI' });
+    assert.deepEqual(done, []);
+  }
+});
+
+test('a cluster whose machines are gone is told from one that is stopped', async (t) => {
+  const { parts, context, clusters } = await world(t);
+  await miniUp(context(), parts, none);
+  clusters.length = 0;
+  await assert.rejects(miniUp(context(), parts, none), /machines.*gone.*asterism mini down/);
 });
 
 test('a cluster whose nodes are stopped is left alone; the message says what to do', async (t) => {
@@ -220,14 +223,42 @@ test('a cluster whose nodes are stopped is left alone; the message says what to 
   assert.deepEqual(done, []);
 });
 
-test('flags that contradict the configuration are refused before anything is made', async (t) => {
-  const { parts, context, done } = await world(t, { failInits: 1 });
-  await assert.rejects(miniUp(context(), parts, none), { code: 'ERR_PHASE' });
+for (const [what, flags] of [
+  ['1 control-plane nodes', { controlPlaneNodes: 3 }],
+  ['1 worker nodes', { workerNodes: 5 }],
+  ['v1.37.2 as Kubernetes version', { kubernetesVersion: '1.36' }],
+] as const) {
+  test(`flags that contradict a cluster with ${what} or its configuration are refused`, async (t) => {
+    const { parts, context, done } = await world(t);
+    await miniUp(context(), parts, none);
+    done.length = 0;
+    const given = { ...none, ...flags };
+    await assert.rejects(miniUp(context(), parts, given), new RegExp(`is there already with ${what}`));
+    await terminateCluster(context(), parts.machines);
+    done.length = 0;
+    await assert.rejects(miniUp(context(), parts, given), new RegExp(`asterism-conf.yaml says ${what}`));
+    assert.deepEqual(done, []);
+  });
+}
+
+test('flags that say what is there are fine, the version by its minor too', async (t) => {
+  const { parts, context } = await world(t);
+  await miniUp(context(), parts, none);
+  const same = { ...none, controlPlaneNodes: 1, workerNodes: 1, kubernetesVersion: '1.37' };
+  assert.equal((await miniUp(context(), parts, same)).already, true);
+});
+
+test('the version that is configured is the one whose components are built', async (t) => {
+  const { parts, context, done } = await world(t);
   const { workspace } = context();
-  await workspace.remove('asterism-state.json');
+  await miniUp(context(), parts, { ...none, kubernetesVersion: 'v1.36' });
+  assert.ok(done.includes('components v1.36.3'));
+  await terminateCluster(context(), parts.machines);
   done.length = 0;
-  await assert.rejects(miniUp(context(), parts, { ...none, workerNodes: 5 }), /says 1 worker nodes/);
-  assert.ok(!done.includes('create'));
+  const { kubectl } = await miniUp(context(), parts, none);
+  assert.ok(done.includes('components v1.36.3'));
+  assert.equal(kubectl, '/cache/kubectl2');
+  assert.equal((await workspace.requireState()).kubernetesVersion, 'v1.36.3');
 });
 
 test('a version that is not in the catalogue is refused with those that are', async (t) => {
@@ -237,21 +268,4 @@ test('a version that is not in the catalogue is refused with those that are', as
     /v1\.37\.2, v1\.36\.3/,
   );
   assert.deepEqual(done, []);
-});
-
-test('down leaves nothing, and can be repeated', async (t) => {
-  const { folder, parts, context, done } = await world(t);
-  await miniUp(context(), parts, none);
-  await miniDown(context(), parts);
-  assert.ok(done.includes('destroy'));
-  await assert.rejects(readdir(folder), { code: 'ENOENT' });
-  await miniDown(context(), parts);
-});
-
-test('down keeps what is not ours', async (t) => {
-  const { folder, parts, context } = await world(t);
-  await miniUp(context(), parts, none);
-  await writeFile(join(folder, 'notes.txt'), 'mine');
-  await miniDown(context(), parts);
-  assert.deepEqual(await readdir(folder), ['notes.txt']);
 });

@@ -1,38 +1,37 @@
 import { randomUUID } from 'node:crypto';
-import { rmdir } from 'node:fs/promises';
-import { type ClusterConfig, CONFIG_FILE } from '@asterism/config/cluster-config';
-import { MASTER_SECRET_FILE } from '@asterism/config/master-secret';
-import { type ClusterState, STATE_FILE } from '@asterism/config/state';
-import { renderClusterConfig } from '@asterism/config/template';
-import { KUBECONFIG_FILE, WorkspaceError } from '@asterism/config/workspace';
+import { CONFIG_FILE } from '@asterism/config/cluster-config';
+import { generateMasterSecret, MASTER_SECRET_FILE, type MasterSecret } from '@asterism/config/master-secret';
+import type { ClusterState } from '@asterism/config/state';
+import { KUBECONFIG_FILE, type Workspace, WorkspaceError } from '@asterism/config/workspace';
 import { AsterismError, UnreachableError } from '@asterism/errors/errors';
 import type { Context } from '../context.ts';
 import { EXIT } from '../exit-codes.ts';
-import type { KubernetesVersion, Parts } from '../parts.ts';
-import { createCluster } from './create-cluster.ts';
+import type { MachineStatus } from '../machines.ts';
+import type { Parts } from '../parts.ts';
+import { createCluster, newUid } from './create-cluster.ts';
 import { waitForNodes } from './kubernetes-nodes.ts';
+import { configure, type Shape, shapeOf, type Wanted } from './mini-config.ts';
+import { fingerprint, type Marker, readMarker, refuseForeign, writeMarker } from './mini-marker.ts';
+import { needsOf } from './mini-needs.ts';
+import type { Needs } from './requirements.ts';
 import { runInit } from './run-init.ts';
 import { runVerify } from './run-verify.ts';
 import { terminateCluster } from './terminate-cluster.ts';
 import { exitCodeOfAll, type NodeVerdict } from './verify-node.ts';
-import { writeImage } from './write-image.ts';
-
-/** Times of the phases of the last `mini up` that made something, for bench/. */
-export const PHASES_FILE = 'phases.json';
 
 const NODES_READY_MS = 10 * 60_000;
 
-export interface MiniOptions {
-  /** Undefined: as configured; in a new configuration 1 each. */
-  readonly controlPlaneNodes: number | undefined;
-  readonly workerNodes: number | undefined;
-  readonly kubernetesVersion: string | undefined;
+export interface MiniOptions extends Wanted {
+  /** Called before a cluster is made on this machine. */
+  readonly checkMachine: (needs: Needs) => Promise<void>;
 }
 
 export interface MiniResult {
   readonly state: ClusterState;
   readonly kubectl: string;
   readonly verdicts: readonly NodeVerdict[];
+  /** What the verdicts are worth. */
+  readonly trust: string;
   /** The cluster was there before. */
   readonly already: boolean;
 }
@@ -40,29 +39,39 @@ export interface MiniResult {
 /**
  * From whatever there is to a cluster whose every node is Ready and verified. Each step that is done already is
  * left out, so that running it again goes on where it was.
+ *
+ * @throws WorkspaceError (ERR_NOT_MINI, ERR_EXISTS) what is there is not its own, or not what is wanted
+ * @throws AsterismError (ERR_LOCKED) another process is at work in the workspace
  */
 export async function miniUp(context: Context, parts: Parts, options: MiniOptions): Promise<MiniResult> {
-  const { workspace, progress, signal } = context;
-  let state = await workspace.state();
-  const already = state?.phase === 'initialized';
-  const version = await chooseVersion(parts, state?.kubernetesVersion ?? options.kubernetesVersion);
+  return context.workspace.exclusively(() => up(context, parts, options));
+}
 
-  if (state?.phase === 'creating' || state?.phase === 'terminating') {
-    context.out.note(`the cluster ${state.name} is half made: it is removed and made anew`);
-    await terminateCluster(context, parts.machines);
-    state = undefined;
+async function up(context: Context, parts: Parts, options: MiniOptions): Promise<MiniResult> {
+  const { workspace, progress, signal, out } = context;
+  const marker = await readMarker(workspace);
+  const before = await workspace.state();
+  refuseForeign(workspace, marker, before);
+  const halfMade = before?.phase === 'creating' || before?.phase === 'terminating';
+  const already = before?.phase === 'initialized';
+  const shape = await shapeOf(workspace, parts, options, halfMade ? undefined : before);
+
+  let state: ClusterState;
+  if (before === undefined || halfMade) {
+    const secret = await ownSecret(workspace, marker);
+    await refuseKubeconfig(workspace, before);
+    await options.checkMachine(await needsOf(shape, parts));
+    if (halfMade) {
+      out.note(`the cluster ${before.name} is half made: it is removed and made anew`);
+      await terminateCluster(context, parts.machines);
+    }
+    state = await make(context, parts, shape, marker, secret);
+  } else {
+    state = before;
+    await checkRunning(state, parts);
   }
-  if (state !== undefined) await checkRunning(state, parts);
-  if (state === undefined) {
-    await progress.phase(`components of ${version.version}`, (onDetail) =>
-      parts.components.provide(version.version, { signal, onDetail, official: 'first' }),
-    );
-    const config = await configure(context, parts, options, version.version);
-    state = await progress.phase('machines', (onDetail) =>
-      createCluster(workspace, config, parts.machines, { signal, onDetail }),
-    );
-  }
-  if (state.phase !== 'initialized') state = await runInit(context, parts, undefined);
+  if (!already || state.initUnconfirmed)
+    state = await runInit(context, parts, workspace.path(MASTER_SECRET_FILE));
   const kubeconfig = await workspace.read(KUBECONFIG_FILE);
   if (kubeconfig === undefined) {
     throw new WorkspaceError(
@@ -75,82 +84,79 @@ export async function miniUp(context: Context, parts: Parts, options: MiniOption
     waitForNodes(kubeconfig, names, NODES_READY_MS, signal, detail),
   );
   const verdicts = await progress.phase('verify', (detail) => verifyWhenUp(context, parts, detail));
-  if (!already) await writePhases(context);
-  return { state, kubectl: version.kubectl, verdicts, already };
+  if (!already) await writeTimes(context);
+  const trust = parts.trustStatement(await workspace.config());
+  return { state, kubectl: shape.version.kubectl, verdicts, trust, already };
 }
 
-/** Removes the cluster and every file that `mini up` made; the folder too where nothing else is in it. */
-export async function miniDown(context: Context, parts: Parts): Promise<void> {
-  const { workspace } = context;
-  if ((await workspace.state()) !== undefined) await terminateCluster(context, parts.machines);
-  for (const name of [STATE_FILE, KUBECONFIG_FILE, MASTER_SECRET_FILE, CONFIG_FILE, PHASES_FILE]) {
-    await workspace.remove(name);
-  }
-  await rmdir(workspace.folder).catch((error: NodeJS.ErrnoException) => {
-    if (!['ENOTEMPTY', 'EEXIST', 'ENOENT', 'EBUSY', 'EINVAL'].includes(error.code ?? '')) throw error;
-  });
-}
-
-/** The configuration of the workspace, made where there is none, with the image of this release. */
-async function configure(
-  { workspace, progress, out, signal }: Context,
+/** Machines in a workspace that has none. The marker comes first: what it does not name, `mini down` leaves alone. */
+async function make(
+  context: Context,
   parts: Parts,
-  options: MiniOptions,
-  kubernetesVersion: string,
-): Promise<ClusterConfig> {
+  shape: Shape,
+  before: Marker | undefined,
+  present: MasterSecret | undefined,
+): Promise<ClusterState> {
+  const { workspace, progress, signal, out } = context;
+  const { version } = shape.version;
+  await progress.phase(`components of ${version}`, (onDetail) =>
+    parts.components.provide(version, { signal, onDetail, official: 'first' }),
+  );
   const image = await progress.phase('node image', (onDetail) => parts.images.build({ signal, onDetail }));
-  if ((await workspace.read(CONFIG_FILE)) === undefined) {
-    const text = renderClusterConfig({
-      version: 'v1',
-      name: 'mini',
-      kubernetesVersion,
-      image: image.reference,
-      provider: {
-        local: {
-          controlPlaneNodes: options.controlPlaneNodes ?? 1,
-          workerNodes: options.workerNodes ?? 1,
-          stateDiskMiB: 4096,
-        },
-      },
-      attestation: { qemuVtpm: { acceptUnauthenticatedTpm: true, measurements: image.measurements } },
-      kms: { type: 'cluster' },
-    });
-    await workspace.create(CONFIG_FILE, text);
-    return await workspace.config();
-  }
-  const config = await workspace.config();
-  const local = config.provider.local;
-  for (const [what, wanted, there] of [
-    ['control-plane nodes', options.controlPlaneNodes, local.controlPlaneNodes],
-    ['worker nodes', options.workerNodes, local.workerNodes],
-    ['as Kubernetes version', options.kubernetesVersion, config.kubernetesVersion],
-  ] as const) {
-    if (wanted === undefined || wanted === there) continue;
-    throw new WorkspaceError(
-      'ERR_EXISTS',
-      `${workspace.path(CONFIG_FILE)} says ${there} ${what}, the command line ${wanted}; ` +
-        'change the file, or use another workspace (--workspace)',
-    );
-  }
-  if (config.image === image.reference) return config;
-  // No machine runs yet, and what is expected of them follows from the image that they will boot.
-  await writeImage(workspace, image);
-  out.note(`${workspace.path(CONFIG_FILE)} now names the image of this release, ${image.reference}`);
-  return await workspace.config();
+  const secret = present ?? generateMasterSecret();
+  const uid = newUid();
+  const found = (await workspace.read(CONFIG_FILE)) !== undefined;
+  const configuration = !found || before?.made.configuration === true;
+  const made = { cluster: uid, configuration, masterSecret: fingerprint(secret) };
+  await writeMarker(workspace, { schema: 1, made, phases: [] });
+  const config = await configure(workspace, out, shape, image);
+  if (present === undefined) await workspace.createMasterSecret(secret);
+  return progress.phase('machines', (onDetail) =>
+    createCluster(workspace, config, parts.machines, { signal, onDetail, uid }),
+  );
 }
 
-async function chooseVersion(parts: Parts, wanted: string | undefined): Promise<KubernetesVersion> {
-  const versions = await parts.components.list();
-  const found = versions.find((entry) => (wanted === undefined ? entry.isDefault : entry.version === wanted));
-  if (found !== undefined) return found;
-  throw new AsterismError(
-    'ERR_KUBERNETES_VERSION',
-    `Kubernetes ${wanted} is not in the catalogue; there are: ${versions.map((entry) => entry.version).join(', ')}`,
+/**
+ * The master secret of an earlier `mini up`, which the next cluster takes: deleting it could make a copy of a disk
+ * unreadable.
+ * @throws WorkspaceError (ERR_EXISTS) one is there that `mini up` did not make
+ */
+async function ownSecret(
+  workspace: Workspace,
+  marker: Marker | undefined,
+): Promise<MasterSecret | undefined> {
+  const secret = await workspace.masterSecret();
+  if (secret === undefined || fingerprint(secret) === marker?.made.masterSecret) return secret;
+  const path = workspace.path(MASTER_SECRET_FILE);
+  throw new WorkspaceError(
+    'ERR_EXISTS',
+    `${path} is there, and \`mini up\` did not make it: move it away, use another workspace (--workspace), or make a ` +
+      `cluster with it step by step: asterism create, then asterism init --master-secret ${path}`,
+  );
+}
+
+/** @throws WorkspaceError (ERR_EXISTS) one is there that no cluster of this workspace made */
+async function refuseKubeconfig(workspace: Workspace, state: ClusterState | undefined): Promise<void> {
+  if (state?.clusterId !== undefined || (await workspace.read(KUBECONFIG_FILE)) === undefined) return;
+  throw new WorkspaceError(
+    'ERR_EXISTS',
+    `${workspace.path(KUBECONFIG_FILE)} is there, but this workspace has no cluster; move it away, or use another ` +
+      'workspace (--workspace)',
   );
 }
 
 async function checkRunning(state: ClusterState, parts: Parts): Promise<void> {
-  const machines = await parts.machines.status(state);
+  let machines: readonly MachineStatus[];
+  try {
+    machines = await parts.machines.status(state);
+  } catch (error) {
+    if (!(error instanceof AsterismError) || error.code !== 'ERR_NO_CLUSTER') throw error;
+    throw new UnreachableError(
+      `the machines of the cluster ${state.name} are gone from this machine; remove what is left of it with ` +
+        '`asterism mini down`',
+      { code: 'ERR_MACHINES_GONE' },
+    );
+  }
   const stopped = state.nodes.filter(
     (node) => !machines.some((one) => one.name === node.name && one.running),
   );
@@ -180,7 +186,9 @@ async function verifyWhenUp(
   }
 }
 
-async function writePhases({ workspace, progress }: Context): Promise<void> {
-  const record = { run: randomUUID(), date: new Date().toISOString(), phases: progress.times };
-  await workspace.create(PHASES_FILE, `${JSON.stringify(record, null, 2)}\n`, { overwrite: true });
+async function writeTimes({ workspace, progress }: Context): Promise<void> {
+  const marker = await readMarker(workspace);
+  if (marker === undefined) return;
+  const last = { run: randomUUID(), date: new Date().toISOString(), phases: progress.times };
+  await writeMarker(workspace, { ...marker, ...last });
 }

@@ -1,14 +1,21 @@
-import { readFile, statfs } from 'node:fs/promises';
+import { stat, statfs } from 'node:fs/promises';
 import { availableParallelism, totalmem } from 'node:os';
+import { dirname } from 'node:path';
 import { AsterismError } from '@asterism/errors/errors';
 
 const GIB = 1024 ** 3;
 
-/** What a machine must have for a local cluster of this size. */
+/** Free disk that something takes. */
+export interface Room {
+  /** It need not be there yet: its nearest parent that is counts. */
+  readonly folder: string;
+  readonly gib: number;
+}
+
+/** What a machine must have for a local cluster. */
 export interface Needs {
   readonly nodes: number;
-  /** Folder in whose file system the nodes' disks will be; its nearest existing parent counts. */
-  readonly folder: string;
+  readonly room: readonly Room[];
 }
 
 /**
@@ -19,7 +26,6 @@ export interface Needs {
  */
 export async function checkRequirements(needs: Needs): Promise<string[]> {
   const missing: string[] = [];
-  const tight: string[] = [];
   if (process.platform !== 'linux') missing.push('Linux (nodes are Linux namespaces)');
   if (process.getuid?.() !== 0) {
     missing.push('root (nodes have namespaces, cgroups and mounts of their own): run it with sudo');
@@ -28,37 +34,40 @@ export async function checkRequirements(needs: Needs): Promise<string[]> {
   const memory = totalmem() / GIB;
   const needed = 2 + 0.5 * needs.nodes;
   if (memory < needed) missing.push(`${needed} GiB of memory (there are ${memory.toFixed(1)})`);
-  if (availableParallelism() < 2) tight.push('only one processor: everything will take long');
-  // Measured: a cluster of two nodes holds 33 of them, the limit is for all clusters together, and a kubelet that
-  // gets none ends.
-  const watches = Number(
-    await readFile('/proc/sys/fs/inotify/max_user_instances', 'utf8').catch(() => 'NaN'),
-  );
-  if (watches < 32 * needs.nodes + 64) {
-    tight.push(
-      `fs.inotify.max_user_instances is ${watches}: kubelets may fail with "too many open files"; ` +
-        'raise it with: sysctl -w fs.inotify.max_user_instances=1024',
-    );
-  }
-  const free = await freeBytes(needs.folder);
-  const disk = 4 + 2 * needs.nodes;
-  if (free / GIB < disk) missing.push(`${disk} GiB of free disk (there are ${(free / GIB).toFixed(1)})`);
+  missing.push(...(await missingRoom(needs.room)));
   if (missing.length > 0) {
     throw new AsterismError(
       'ERR_REQUIREMENTS',
-      `this machine cannot hold the cluster; it needs ${missing.join('; ')}`,
+      `this machine cannot hold the cluster; it needs ${missing.join('; ')}. With --force it is tried nonetheless`,
     );
   }
-  return tight;
+  return availableParallelism() < 2 ? ['only one processor: everything will take long'] : [];
 }
 
-async function freeBytes(folder: string): Promise<number> {
-  for (let at = folder; ; at = at.replace(/\/[^/]*$/, '') || '/') {
+/** Folders of one file system share what is free there. */
+async function missingRoom(room: readonly Room[]): Promise<string[]> {
+  const disks = new Map<number, { free: number; rooms: Room[] }>();
+  for (const one of room.filter(({ gib }) => gib > 0)) {
+    const { device, free } = await diskOf(one.folder);
+    const disk = disks.get(device) ?? { free, rooms: [] };
+    disk.rooms.push(one);
+    disks.set(device, disk);
+  }
+  return [...disks.values()].flatMap(({ free, rooms }) => {
+    const sum = rooms.reduce((total, { gib }) => total + gib, 0);
+    if (free / GIB >= sum) return [];
+    const parts = rooms.map(({ folder, gib }) => `${gib} below ${folder}`).join(' and ');
+    return [`${sum} GiB of free disk, ${parts} (there are ${(free / GIB).toFixed(1)})`];
+  });
+}
+
+async function diskOf(folder: string): Promise<{ device: number; free: number }> {
+  for (let at = folder; ; at = dirname(at)) {
     try {
       const { bavail, bsize } = await statfs(at);
-      return bavail * bsize;
+      return { device: (await stat(at)).dev, free: bavail * bsize };
     } catch (error) {
-      if (at === '/') throw error;
+      if (at === dirname(at)) throw error;
     }
   }
 }
