@@ -15,11 +15,14 @@ It may be stopped or fail at any point: run it again and it goes on where it was
     )
     .action(async (options: { masterSecret?: string }, command: Command) => {
       const context = contextOf(command);
-      const state = await runInit(context, await load(), options.masterSecret);
+      const parts = await load();
+      const state = await runInit(context, parts, options.masterSecret);
+      const trust = parts.trustStatement(await context.workspace.config());
       const path = context.workspace.path(KUBECONFIG_FILE);
       context.out.result(
-        { clusterId: state.clusterId, kubeconfig: path },
-        `cluster ${state.clusterId} is initialised; kubeconfig: ${path}\nsee the other nodes join with: asterism status`,
+        { clusterId: state.clusterId, kubeconfig: path, trust },
+        `cluster ${state.clusterId} is initialised; kubeconfig: ${path}\n${trust}\n` +
+          'See the other nodes join with: asterism status',
       );
     });
 }

@@ -74,10 +74,12 @@ export function recoverCommand(load: LoadParts): Command {
         );
       }
       const nodes = recovered.length === 1 ? 'node' : 'nodes';
+      const trust = parts.trustStatement(config);
       out.result(
-        { recovered, silent },
+        { recovered, silent, trust },
         `Recovered ${recovered.length} control-plane ${nodes}.` +
-          (silent.length === 0 ? '' : ` These did not ask for it: ${silent.join(', ')}`),
+          (silent.length === 0 ? '' : ` These did not ask for it: ${silent.join(', ')}`) +
+          `\n${trust}`,
       );
     });
 }
