@@ -1,7 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { zero } from '@asterism/bytes/bytes';
+import { AsterismError } from '@asterism/errors/errors';
 import type { Metadata } from '@asterism/metadata/types';
 import { checkPeerCluster, type JoinPeers } from '@asterism/rpc/join-peers';
+import type { Attempt, MemberAudit } from './audit.ts';
 import type { Unlocker } from './unlock.ts';
 
 export interface RejoinClientOptions {
@@ -9,6 +11,7 @@ export interface RejoinClientOptions {
   readonly metadata: Metadata;
   readonly peers: JoinPeers;
   readonly unlocker: Unlocker;
+  readonly audit: Pick<MemberAudit, 'refused'>;
   /** Milliseconds between two rounds. Default 10,000. */
   readonly intervalMs?: number;
   readonly log: { info(fields: object, message: string): void };
@@ -16,11 +19,12 @@ export interface RejoinClientOptions {
 
 /** Asks the other control planes for the key of this node's own disk until one of them has it, or the signal aborts. */
 export async function rejoin(options: RejoinClientOptions, signal: AbortSignal): Promise<void> {
-  const { metadata, peers, unlocker, diskUuid, log } = options;
+  const { metadata, peers, unlocker, audit, diskUuid, log } = options;
   while (true) {
     try {
       const self = await metadata.self(signal);
       for (const address of await peers.addresses(self, signal)) {
+        const by: Attempt = { event: 'rejoin', address };
         try {
           await peers.ask(address, async ({ client, verdict, timeoutMs }) => {
             const { stateDiskKey, measurementSecret } = await client.issueRejoinTicket(
@@ -28,9 +32,13 @@ export async function rejoin(options: RejoinClientOptions, signal: AbortSignal):
               { timeoutMs, signal },
             );
             try {
-              await unlocker.unlock({ diskKey: stateDiskKey, measurementSecret }, (clusterId) =>
+              await unlocker.unlock({ diskKey: stateDiskKey, measurementSecret }, by, (clusterId) =>
                 checkPeerCluster(verdict, clusterId),
               );
+            } catch (error) {
+              // Who was not reached, or gave nothing, has not been refused anything.
+              audit.refused(by, error instanceof AsterismError ? error.code : 'unexpected');
+              throw error;
             } finally {
               zero(stateDiskKey, measurementSecret);
             }

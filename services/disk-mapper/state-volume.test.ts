@@ -15,6 +15,7 @@ const TIMEOUT = { timeoutMs: 120_000 };
 describe('state volume on a mapped disk', { skip }, () => {
   const mapping = `asterism-test-${randomBytes(4).toString('hex')}`;
   const key = new Uint8Array(randomBytes(32));
+  const unstopped = new AbortController().signal;
   let folder: string;
   let disk: StateDisk;
   let volume: MappedVolume;
@@ -52,7 +53,7 @@ describe('state volume on a mapped disk', { skip }, () => {
 
   it('has what the image has, and keeps what is written', async () => {
     assert.equal(await volume.isOpen(), false);
-    await volume.create(key);
+    await volume.create(key, '', unstopped);
     assert.equal(await volume.isOpen(), true);
     assert.equal(await readFile(join(target('var'), 'of-the-image'), 'utf8'), 'there from the start');
     await writeFile(join(target('opt'), 'mine'), 'kept');
@@ -71,7 +72,7 @@ describe('state volume on a mapped disk', { skip }, () => {
     await disk.wipe(mapping, key);
     await assert.rejects(volume.open(key), /mount/);
     assert.deepEqual(await left(), NOTHING);
-    await volume.create(key);
+    await volume.create(key, '', unstopped);
   });
 
   it('opens after a disk-mapper that was killed between any two steps', async () => {

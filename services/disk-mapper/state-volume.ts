@@ -1,17 +1,18 @@
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { writeFileAtomic } from '@asterism/disk/atomic-file';
 import type { StateDisk } from '@asterism/disk/state-disk';
 import { runChecked } from '@asterism/runtime/program';
 
 /** The file system on the state disk. */
 export interface StateVolume {
   /** Makes it empty, on a disk that was just formatted, and opens it. */
-  create(key: Uint8Array): Promise<void>;
+  create(key: Uint8Array, diskUuid: string, signal: AbortSignal): Promise<void>;
   open(key: Uint8Array): Promise<void>;
   /** Closes it, also where it was opened by half. */
   close(): Promise<void>;
   /** Whether this boot has opened it, to the end. */
-  isOpen(): Promise<boolean>;
+  isOpen(diskUuid: string): Promise<boolean>;
 }
 
 /** Folders of the volume that stand in for folders of the read-only root. */
@@ -53,17 +54,18 @@ export class MappedVolume implements StateVolume {
     this.#binds = binds;
   }
 
-  async create(key: Uint8Array): Promise<void> {
+  async create(key: Uint8Array, _diskUuid: string, signal: AbortSignal): Promise<void> {
+    const limits = { ...TIMEOUT, signal };
     await this.close();
-    await this.#disk.wipe(this.#mapping, key);
+    await this.#disk.wipe(this.#mapping, key, signal);
     await this.#orClose(async () => {
       const device = await this.#disk.map(this.#mapping, key);
-      await runChecked('mkfs.ext4', ['-q', '-F', device], TIMEOUT);
+      await runChecked('mkfs.ext4', ['-q', '-F', device], limits);
       await this.#mount(device);
       for (const [folder, target] of this.#binds) {
         await mkdir(join(this.#root, folder), { mode: 0o755 });
         // What the image has there goes along, and stays the node's from then on.
-        await runChecked('cp', ['-a', '--one-file-system', `${target}/.`, join(this.#root, folder)], TIMEOUT);
+        await runChecked('cp', ['-a', '--one-file-system', `${target}/.`, join(this.#root, folder)], limits);
       }
       for (const folder of FOLDERS) await mkdir(join(this.#root, folder), { mode: 0o755 });
       await this.#bind();
@@ -126,25 +128,30 @@ const MEMBER_FOLDERS = ['asterism', 'kubelet', 'kubernetes', 'etccni', 'var/lib/
  */
 export class PlainVolume implements StateVolume {
   readonly #root: string;
+  /** UUID of the disk that the folder was emptied for. */
+  readonly #marker: string;
 
   constructor(root: string) {
     this.#root = root;
+    this.#marker = join(root, 'asterism/disk-uuid');
   }
 
-  async create(): Promise<void> {
+  async create(_key: Uint8Array, diskUuid: string): Promise<void> {
     for (const folder of MEMBER_FOLDERS) {
-      const path = `${this.#root}/${folder}`;
+      const path = join(this.#root, folder);
       // The folders themselves may be mount points.
       for (const name of await readdir(path).catch(() => [])) {
-        await rm(`${path}/${name}`, { recursive: true, force: true });
+        await rm(join(path, name), { recursive: true, force: true });
       }
     }
+    // Last: who is killed before has not emptied it.
+    await writeFileAtomic(this.#marker, diskUuid);
   }
 
   async open(): Promise<void> {}
   async close(): Promise<void> {}
 
-  async isOpen(): Promise<boolean> {
-    return true;
+  async isOpen(diskUuid: string): Promise<boolean> {
+    return (await readFile(this.#marker, 'utf8').catch(() => undefined)) === diskUuid;
   }
 }

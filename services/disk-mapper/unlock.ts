@@ -3,6 +3,7 @@ import { readNodeState } from '@asterism/disk/node-state';
 import type { StateDisk } from '@asterism/disk/state-disk';
 import { AsterismError, PolicyError } from '@asterism/errors/errors';
 import { type MachineTpm, measureClusterId } from '@asterism/runtime/machine-tpm';
+import type { Attempt, MemberAudit } from './audit.ts';
 import type { StateVolume } from './state-volume.ts';
 
 export interface MemberKeys {
@@ -17,6 +18,8 @@ export interface UnlockerOptions {
   readonly volume: StateVolume;
   readonly layout: StateLayout;
   readonly tpm: MachineTpm;
+  readonly diskUuid: string;
+  readonly audit: Pick<MemberAudit, 'granted'>;
   readonly clusterId: (measurementSecret: Uint8Array, measurementSalt: Uint8Array) => Promise<Uint8Array>;
 }
 
@@ -29,8 +32,8 @@ export class WrongKeyError extends AsterismError {
 
 /**
  * Takes keys that claim to be this member's all the way to a node that is a member again: the key is proven on the
- * disk, the volume is opened, the cluster id is measured. One attempt at a time; after the first success every
- * later one is refused.
+ * disk, the volume is opened, the grant is in the audit log, the cluster id is measured. One attempt at a time; after
+ * the first success every later one is refused.
  */
 export class Unlocker {
   readonly #options: UnlockerOptions;
@@ -42,24 +45,26 @@ export class Unlocker {
   }
 
   /**
+   * @param by who gave the keys
    * @param accept judges the cluster id before it is measured; throws to refuse
    * @throws WrongKeyError nothing was changed
    */
-  unlock(keys: MemberKeys, accept: (clusterId: Uint8Array) => void = () => {}): Promise<void> {
-    const attempt = this.#queue.then(() => this.#unlock(keys, accept));
+  unlock(keys: MemberKeys, by: Attempt, accept: (clusterId: Uint8Array) => void = () => {}): Promise<void> {
+    const attempt = this.#queue.then(() => this.#unlock(keys, by, accept));
     this.#queue = attempt.catch(() => {});
     return attempt;
   }
 
-  async #unlock(keys: MemberKeys, accept: (clusterId: Uint8Array) => void): Promise<void> {
+  async #unlock(keys: MemberKeys, by: Attempt, accept: (clusterId: Uint8Array) => void): Promise<void> {
     if (this.#done) throw new AsterismError('ERR_DISK_UNLOCKED', 'the state disk is unlocked already');
-    const { disk, volume, layout, tpm } = this.#options;
+    const { disk, volume, layout, tpm, diskUuid, audit } = this.#options;
     if (!(await disk.testKey(keys.diskKey))) throw new WrongKeyError();
     await volume.open(keys.diskKey);
     try {
       const { measurementSalt } = await readNodeState(layout.nodeState);
       const clusterId = await this.#options.clusterId(keys.measurementSecret, measurementSalt);
       accept(clusterId);
+      await audit.granted(by, diskUuid);
       if (!(await measureClusterId(tpm, clusterId))) {
         throw new PolicyError('ERR_NODE_INITIALIZED', 'PCR 15 of this boot holds the id of another cluster');
       }
