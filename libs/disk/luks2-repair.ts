@@ -14,14 +14,23 @@ const CHECKSUM_AT = 448;
  * the header is judged, so that there is one text for whoever reads it. Any other area is given back as it is.
  */
 export async function withPrimary(headerArea: Uint8Array): Promise<Uint8Array> {
-  if (!luksCopies(headerArea).primary) return headerArea;
-  if ((await parseCopy(headerArea, 0, PRIMARY_MAGIC)) !== undefined) return headerArea;
-  const secondary = await parseCopy(headerArea, SECONDARY_AT, SECONDARY_MAGIC);
-  if (secondary?.headerSize !== SECONDARY_AT) return headerArea;
+  if (!luksCopies(headerArea).primary || !(await isTorn(headerArea))) return headerArea;
   const primary = Uint8Array.from(headerArea.subarray(SECONDARY_AT, 2 * SECONDARY_AT));
   primary.set(fromHex(PRIMARY_MAGIC));
   primary.fill(0, HEADER_OFFSET_AT, HEADER_OFFSET_AT + 8);
   primary.fill(0, CHECKSUM_AT, CHECKSUM_AT + 64);
   primary.set(new Uint8Array(await crypto.subtle.digest('SHA-256', primary)), CHECKSUM_AT);
   return concat(primary, headerArea.subarray(SECONDARY_AT));
+}
+
+/** Whether the first copy does not hold, and the second one does. */
+async function isTorn(headerArea: Uint8Array): Promise<boolean> {
+  try {
+    if ((await parseCopy(headerArea, 0, PRIMARY_MAGIC)) !== undefined) return false;
+    const secondary = await parseCopy(headerArea, SECONDARY_AT, SECONDARY_MAGIC);
+    return secondary?.headerSize === SECONDARY_AT;
+  } catch {
+    // What is wrong with it otherwise, its judge says.
+    return false;
+  }
 }
