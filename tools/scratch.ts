@@ -29,6 +29,14 @@ function isRunning(pid: string): boolean {
   }
 }
 
+/** Removes what tests of the local provider left that were killed: no workspace names it. @returns whether nothing is left */
+export function removeTestClusters(): boolean {
+  // Only root has made any.
+  if (process.getuid?.() !== 0) return true;
+  const script = join(import.meta.dirname, '../providers/local/abandoned.fixture.ts');
+  return spawnSync(process.execPath, [script], { stdio: 'inherit', timeout: 300_000 }).status === 0;
+}
+
 /** Terminates every cluster in a folder of scenarios and removes the folder. @returns whether nothing is left */
 export function removeScratch(folder: string): boolean {
   if (!existsSync(folder)) return true;

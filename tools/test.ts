@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { type EventData, run } from 'node:test';
 import { spec } from 'node:test/reporters';
 import { sourceFiles } from './imports.ts';
-import { abandonedScratches, newScratch, removeScratch } from './scratch.ts';
+import { abandonedScratches, newScratch, removeScratch, removeTestClusters } from './scratch.ts';
 
 /** Milliseconds that one test may take, and all files of a kind together. */
 const UNITS = { perTest: 5 * 60_000, all: 40 * 60_000 };
@@ -101,6 +101,7 @@ for (const command of [
     process.exit(1);
   }
 }
+if (!removeTestClusters()) failed.push('clusters of tests that were killed could not be removed');
 await runFiles('beside the code', units, 2, UNITS);
 if (!options.has('--no-e2e') && scenarios.length > 0) {
   // Scenarios share one cluster, which the first one makes (e2e/cluster.ts): one file at a time.
@@ -108,7 +109,8 @@ if (!options.has('--no-e2e') && scenarios.length > 0) {
   const scratch = newScratch();
   process.env.ASTERISM_E2E_DIR = scratch;
   await runFiles('scenarios on real clusters', scenarios, 1, SCENARIOS);
-  if (process.env.ASTERISM_E2E_KEEP === '1') console.log(`test: the clusters are kept in ${scratch}; npm run e2e:clean removes them`);
+  if (process.env.ASTERISM_E2E_KEEP === '1')
+    console.log(`test: the clusters are kept in ${scratch}; npm run e2e:clean removes them`);
   else if (!removeScratch(scratch)) failed.push(`e2e/: ${scratch} could not be removed`);
 }
 

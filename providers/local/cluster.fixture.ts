@@ -4,6 +4,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { activeMappings } from '@asterism/disk/device-mapper';
 import { latestImage } from '@asterism/image/build';
 import { DEFAULT_VERSION } from '@asterism/kubernetes/components/catalogue';
+import { testClusterName } from './abandoned.fixture.ts';
 import type { LocalCluster } from './cluster.ts';
 import { execInNode } from './exec.ts';
 import { host } from './host.ts';
@@ -29,7 +30,7 @@ export async function testSpec(
   const image = await latestImage();
   assert.ok(image, 'no node image; run: ./asterism image build');
   return {
-    name: 'test',
+    name: await testClusterName(),
     uid,
     image: image.reference,
     kubernetesVersion: DEFAULT_VERSION,

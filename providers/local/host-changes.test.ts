@@ -36,10 +36,15 @@ async function onEmptyHost(t: TestContext, before: string, script: string) {
       mounted: readFileSync('/proc/self/mounts', 'utf8').includes(' /run/netns '),
     });
     const seen = [look()];`;
-  const argv = ['--mount', 'sh', '-ec', enter, 'sh', folder, process.execPath];
+  const argv = ['sh', '-ec', enter, 'sh', folder, process.execPath];
+  // Nobody would find its clusters when this process is killed: so everything in there ends with it.
   const { stdout, stderr } = spawnSync(
-    'unshare',
-    [...argv, `${look}\n${script}\nprocess.stdout.write(JSON.stringify(seen));`],
+    'setpriv',
+    [
+      ...'--pdeathsig KILL unshare --mount --pid --fork --kill-child --mount-proc'.split(' '),
+      ...argv,
+      `${look}\n${script}\nprocess.stdout.write(JSON.stringify(seen));`,
+    ],
     { encoding: 'utf8', timeout: 200_000, killSignal: 'SIGKILL' },
   );
   assert.ok(stdout, stderr);
