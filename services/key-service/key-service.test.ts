@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { createPrivateKey, X509Certificate } from 'node:crypto';
-import { appendFile, readFile, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it, test } from 'node:test';
 import { toHex } from '@asterism/bytes/encoding';
@@ -52,8 +53,8 @@ describe('KeyService over TLS, its callers judged by a real API server', { timeo
   });
 
   let services = 0;
-  async function serve(limits: { calls?: number; reviews?: number } = {}) {
-    const path = folder.file(`audit-${services++}.log`);
+  async function serve(limits: { calls?: number; reviews?: number; folder?: string } = {}) {
+    const path = join(limits.folder ?? folder.path, `audit-${services++}.log`);
     const audit = await AuditLog.open(path);
     const registry = new Registry();
     const inner = await kube.as('key-service');
@@ -159,9 +160,34 @@ describe('KeyService over TLS, its callers judged by a real API server', { timeo
         id,
       );
     const lines = await events();
-    assert.equal(lines.length, 1 + beyond.length);
     assert.equal(lines[0]!.caller, 'system:serviceaccount:kube-system:verification-service');
     assert.equal(lines[1]!.keyId, 'clusterID');
+    assert.deepEqual(
+      lines.map(({ times }) => times),
+      [1, 1, 2, 4, 8],
+    );
+  });
+
+  it('a caller that is refused again and again does not fill the disk, and nobody’s refusals hide another’s', async () => {
+    const { client, events, registry } = await serve({ calls: 100_000 });
+    const other = `Bearer ${await kube.tokenOf('verification-service', 'key-service')}`;
+    const rounds = 300;
+    for (let i = 0; i < rounds; i++) {
+      await Promise.all([
+        assert.rejects(ask(client, other), refusal('PERMISSION_DENIED', 'ERR_SCOPE')),
+        assert.rejects(ask(client, other, 'x'.repeat(129)), refusal('INVALID_ARGUMENT', 'ERR_KEY_ID')),
+        assert.rejects(ask(client, other, DISK, 97), refusal('INVALID_ARGUMENT', 'ERR_KEY_LENGTH')),
+      ]);
+    }
+    await assert.rejects(
+      ask(client, `Bearer ${joinToken}`, 'clusterID'),
+      refusal('PERMISSION_DENIED', 'ERR_SCOPE'),
+    );
+    const lines = await events();
+    // 1, 2, 4 ... 256 for each reason, and the one of the other caller.
+    assert.equal(lines.length, 3 * 9 + 1);
+    assert.equal(lines.at(-1)!.caller, 'system:serviceaccount:kube-system:join-service');
+    assert.match(await registry.metrics(), new RegExp(`outcome="refused",reason="ERR_KEY_ID"\\} ${rounds}`));
   });
 
   it('refuses lengths and ids out of bounds', async () => {
@@ -241,8 +267,8 @@ describe('KeyService over TLS, its callers judged by a real API server', { timeo
     for (let i = 0; i < 20; i++)
       await assert.rejects(ask(client, `Bearer guess${i}`), refusal('RESOURCE_EXHAUSTED', 'ERR_RATE_LIMIT'));
     assert.equal(reviews - before, 1);
-    // 3 grants; of 29 refusals of one address those numbered 1, 2, 4, 8, 16.
-    assert.equal((await events()).length, 3 + 5);
+    // 3 grants; 1, 2, 4, 8 of a caller's 8; one without identity; 1, 2, 4, 8, 16 of an address's 20.
+    assert.equal((await events()).length, 3 + 4 + 1 + 5);
   });
 
   it('gives nothing when it cannot be recorded', async () => {
@@ -255,6 +281,25 @@ describe('KeyService over TLS, its callers judged by a real API server', { timeo
         (error: StatusError) => error instanceof StatusError && error.code === 'ERR_AUDIT_LOG',
       );
     assert.match(audit.failure?.message ?? '', /nothing is granted unrecorded/);
+  });
+
+  it('gives nothing when the disk is full', {
+    skip: process.getuid?.() !== 0 && 'mounting needs root',
+  }, async () => {
+    const small = folder.file('small-disk');
+    await mkdir(small);
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', small]);
+    stop.push(() => execFileSync('umount', [small]));
+    const { client, audit, path } = await serve({ folder: small });
+    await ask(client, `Bearer ${joinToken}`);
+    await writeFile(join(small, 'filler'), new Uint8Array(1 << 17)).catch(() => {});
+    const answers = Array.from({ length: 200 }, () => ask(client, `Bearer ${joinToken}`));
+    const given = (await Promise.allSettled(answers)).filter(({ status }) => status === 'fulfilled').length;
+    assert.match(audit.failure?.message ?? '', /nothing is granted unrecorded/);
+    await assert.rejects(ask(client, `Bearer ${joinToken}`), { code: 'ERR_AUDIT_LOG' });
+    // What fitted in the last block of the file was given; every key that was is on the disk.
+    const lines = (await readFile(path, 'utf8')).split('\n').filter((line) => line.includes('granted'));
+    assert.ok(lines.length >= 1 + given, `${lines.length} lines of ${1 + given}`);
   });
 
   it('speaks TLS with a certificate of the cluster only', async () => {

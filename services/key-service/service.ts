@@ -1,8 +1,7 @@
-import { AsterismError, BusyError, ParseError } from '@asterism/errors/errors';
+import { AsterismError, ParseError } from '@asterism/errors/errors';
 import type { KeyManager } from '@asterism/kms/types';
 import type { API } from '@asterism/rpc/gen/keyservice_pb';
 import type { Handlers } from '@asterism/rpc/handlers';
-import { StatusError } from '@asterism/rpc/status';
 import type { AuditLog } from '@asterism/runtime/audit-log';
 import type { RateLimiter } from '@asterism/runtime/rate-limiter';
 import { Refusals } from '@asterism/runtime/refusals';
@@ -13,6 +12,8 @@ import { checkScope, type Scopes } from './scopes.ts';
 /** Keys of disks and volumes have 32 bytes, with integrity 96; nobody has use for more (v2.6 gave up to 8160). */
 const MAX_LENGTH = 96;
 const MAX_ID = 128;
+/** Who calls, before that is known. No service account is called so. */
+const UNKNOWN = 'unknown';
 
 export interface KeyServiceParts {
   readonly keys: KeyManager;
@@ -45,10 +46,9 @@ export function keyService({
   async function refuse(caller: string, address: string, keyId: string, error: unknown): Promise<void> {
     const reason = error instanceof AsterismError ? error.code : 'unexpected';
     requests.inc({ outcome: 'refused', reason });
-    // Who is nobody, or asks too often, can be refused endlessly.
-    const endless =
-      error instanceof BusyError || (error instanceof StatusError && error.status === 'UNAUTHENTICATED');
-    const times = endless ? refusals.count(address) : 1;
+    // Whoever is refused can ask again endlessly, and the disk is the node's.
+    const who = caller === UNKNOWN ? address : caller;
+    const times = refusals.count(`${who} ${reason}`);
     if (times === undefined) return;
     await audit.append({
       event: 'get-data-key',
@@ -63,7 +63,7 @@ export function keyService({
 
   return {
     async getDataKey({ dataKeyId, length }, { header, signal, peer: { address } }) {
-      let caller = 'unknown';
+      let caller = UNKNOWN;
       try {
         caller = await callers.identify(header('authorization'), address);
         limiter.take(caller);
