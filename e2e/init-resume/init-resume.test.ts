@@ -1,32 +1,27 @@
 // An init is killed again and again, its command and the node's bootstrapper in turn, at each phase that it reaches.
-// Running `init` again goes on, until the cluster is there: the one that was begun, and whole.
+// Running `init` again goes on, until the cluster is there: the one that was begun, and whole. At last both are killed
+// when the node has sent its answer and nobody has received it.
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { after, before, describe, test } from 'node:test';
-import { Workspace } from '@asterism/config/workspace';
-import {
-  ASTERISM,
-  assertNodesReady,
-  asterism,
-  eventually,
-  must,
-  openCluster,
-  SCRATCH,
-  SKIP,
-} from '../cluster.ts';
+import { KUBECONFIG_FILE, Workspace } from '@asterism/config/workspace';
+import { assertNodesReady, asterism, eventually, must, openCluster, SCRATCH, SKIP } from '../cluster.ts';
+import { INIT_JOURNAL, initUntil, inNode, killBootstrapper } from './killed-init.ts';
 
 const WORKSPACE = join(SCRATCH, 'init-resume');
-const state = () => new Workspace(WORKSPACE).requireState();
+const workspace = new Workspace(WORKSPACE);
 const options = { workspace: WORKSPACE, timeoutMs: 300_000 };
 /** More starts than this means that the init does not get on. */
 const MAX_STARTS = 60;
+/** At the first of these that is seen, the answer is lost. */
+const LATE = ['cluster-objects', 'services', 'services-ready'];
 
 describe('init that is killed', { skip: SKIP }, () => {
   const kills = { command: 0, bootstrapper: 0 };
   const phases = new Set<string>();
+  let node: string;
+  let answerWasLost = false;
 
   before(async () => {
     for (const command of [
@@ -35,6 +30,7 @@ describe('init that is killed', { skip: SKIP }, () => {
     ]) {
       await must(asterism(command, { ...options, show: true }));
     }
+    node = (await workspace.requireState()).nodes.find(({ role }) => role === 'ControlPlane')!.name;
   });
   after(async () => {
     if (process.env.ASTERISM_E2E_KEEP !== undefined) return;
@@ -43,24 +39,49 @@ describe('init that is killed', { skip: SKIP }, () => {
   });
 
   test('goes on where it was, whichever end is killed', async () => {
-    const node = (await state()).nodes.find(({ role }) => role === 'ControlPlane')!.name;
     let turn: keyof typeof kills = 'bootstrapper';
     let first: string | undefined;
-    for (let starts = 0; ; starts++) {
+    while (!answerWasLost) {
+      const starts = kills.command + kills.bootstrapper;
       assert.ok(starts < MAX_STARTS, `after ${starts} starts it is not done; phases seen: ${[...phases]}`);
-      const status = await initUntilKilled(async (kill) => {
+      const status = await initUntil(WORKSPACE, phases, async (phase, init) => {
+        if (LATE.includes(phase)) {
+          init.signal('SIGSTOP');
+          await eventually('the node ends the init', 300_000, () =>
+            inNode(WORKSPACE, node, 'grep', '-q', 'endedAt', INIT_JOURNAL),
+          );
+          await killBootstrapper(WORKSPACE, node);
+          init.signal('SIGKILL');
+          answerWasLost = true;
+          return;
+        }
         kills[turn]++;
-        if (turn === 'command') kill();
-        else await must(asterism(['local', 'exec', node, '--', ...KILL_BOOTSTRAPPER], options));
+        if (turn === 'command') init.signal('SIGKILL');
+        else await killBootstrapper(WORKSPACE, node);
         turn = turn === 'command' ? 'bootstrapper' : 'command';
       });
-      const { measurementSalt } = await state();
+      assert.notEqual(status, 0, 'it must not end before the answer is lost');
+      const { measurementSalt } = await workspace.requireState();
       first ??= measurementSalt;
       assert.equal(measurementSalt, first, 'the salt, and with it the cluster id, must not change');
-      if (status === 0) break;
     }
     console.log(`# killed: ${kills.command} times the command, ${kills.bootstrapper} times the bootstrapper`);
     assert.ok(kills.command >= 5 && kills.bootstrapper >= 5, JSON.stringify(kills));
+  });
+
+  test('gives its answer again where the first one was lost, and ends when it is confirmed', async () => {
+    assert.equal(await workspace.read(KUBECONFIG_FILE), undefined);
+    assert.equal((await workspace.requireState()).phase, 'initializing');
+    await must(asterism(['init'], { ...options, show: true }));
+    const state = await workspace.requireState();
+    assert.deepEqual([state.phase, state.initUnconfirmed], ['initialized', undefined]);
+    await inNode(WORKSPACE, node, 'grep', '-q', '"complete": true', INIT_JOURNAL);
+    await eventually('the bootstrapper ends', 60_000, async () =>
+      assert.equal(
+        await inNode(WORKSPACE, node, 'sh', '-c', 'systemctl is-active bootstrapper || :'),
+        'inactive\n',
+      ),
+    );
   });
 
   test('ends with a whole cluster, which the other node joins', async () => {
@@ -69,41 +90,14 @@ describe('init that is killed', { skip: SKIP }, () => {
     await eventually('verify', 60_000, () => must(asterism(['verify'], options)));
   });
 
-  test('changes nothing when it is run once more', async () => {
-    const before = await state();
-    const { status, stdout, stderr } = await asterism(['init'], options);
-    assert.equal(status, 0, stderr);
-    assert.match(stdout, new RegExp(`cluster ${before.clusterId} is initialised`));
-    assert.deepEqual(await state(), before);
-  });
-
-  /** Runs `init`; calls back at each phase that was never seen to be done before. @returns its exit code */
-  async function initUntilKilled(onPhase: (kill: () => void) => Promise<void>): Promise<number | null> {
-    const child = spawn(ASTERISM, ['--workspace', WORKSPACE, 'init'], {
-      stdio: ['ignore', 'ignore', 'pipe'],
-    });
-    const closed = new Promise<number | null>((resolve, reject) => {
-      child.on('error', reject);
-      child.on('close', resolve);
-    });
-    const timer = setTimeout(() => child.kill('SIGKILL'), options.timeoutMs);
-    let told = '';
-    let killing: Promise<void> | undefined;
-    for await (const line of createInterface({ input: child.stderr })) {
-      told = line;
-      const phase = /^\s*init ([a-z-]+):/.exec(line)?.[1];
-      if (phase === undefined || phases.has(phase)) continue;
-      phases.add(phase);
-      // One at a time: what is said while the last kill is under way was done before it.
-      await killing;
-      killing = onPhase(() => child.kill('SIGKILL'));
+  test('changes nothing when it is run once more, also where the confirmation may have been lost', async () => {
+    const before = await workspace.requireState();
+    for (const state of [before, { ...before, initUnconfirmed: true as const }]) {
+      await workspace.writeState(state);
+      const { status, stdout, stderr } = await asterism(['init'], options);
+      assert.equal(status, 0, stderr);
+      assert.match(stdout, new RegExp(`cluster ${before.clusterId} is initialised`));
+      assert.deepEqual(await workspace.requireState(), before);
     }
-    await killing;
-    const status = await closed;
-    clearTimeout(timer);
-    if (status !== 0) console.log(`# init ended with ${status ?? 'SIGKILL'}: ${told}`);
-    return status;
-  }
+  });
 });
-
-const KILL_BOOTSTRAPPER = ['systemctl', 'kill', '--signal=SIGKILL', 'bootstrapper.service'];
