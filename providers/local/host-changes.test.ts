@@ -21,10 +21,10 @@ async function onEmptyHost(t: TestContext, before: string, script: string) {
     umount --recursive --lazy /run/netns 2>/dev/null || true
     mount --bind "$1/run" /run; mount --bind "$1/lib" /var/lib; mount --bind "$1/limit" ${LIMIT}
     ${before}
-    exec "$2" --input-type=module --eval "$3"`;
+    "$2" --input-type=module --eval "$3"`;
   const from = (name: string) => JSON.stringify(join(import.meta.dirname, name));
   const look = `
-    import { readdirSync, readFileSync } from 'node:fs';
+    import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
     import { execFileSync } from 'node:child_process';
     import { createLocalCluster, removeLocalCluster } from ${from('provider.ts')};
     import { noteNetworkFolder, removeNetworkFolder } from ${from('network-folder.ts')};
@@ -65,6 +65,8 @@ describe('what clusters change on their host', { skip: SKIP_NODES }, () => {
         await createLocalCluster(spec, options);
         seen.push(look());
       }
+      // One whose record is damaged is a cluster too.
+      writeFileSync('/var/lib/asterism/local/${second.uid}/cluster.json', '{ cut o');
       for (const uid of ${JSON.stringify([first.uid, second.uid])}) {
         await removeLocalCluster(uid, options);
         seen.push(look());

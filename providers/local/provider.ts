@@ -14,6 +14,7 @@ import {
   type LocalCluster,
   type LocalNode,
   listClusters,
+  listUids,
   nodeOf,
   REGISTRY_LOCK,
   RUNTIME,
@@ -174,7 +175,8 @@ export async function removeLocalCluster(uid: string, options: ProviderOptions):
     await rm(folder, { recursive: true, force: true });
   });
   await locked(REGISTRY_LOCK, LOCK_SECONDS, async () => {
-    if ((await listClusters()).length === 0) {
+    // One whose record is damaged is a cluster too.
+    if ((await listUids()).length === 0) {
       await restoreHostLimits();
       await removeNetworkFolder();
     }
