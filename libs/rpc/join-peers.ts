@@ -56,9 +56,10 @@ export class JoinPeers {
 
   /**
    * Connects to one JoinService, judges it, and calls it.
+   * @param signal cuts the connection, also one in the making
    * @throws VerificationError | PolicyError the peer is not what this node is, or is no member of any cluster
    */
-  async ask<T>(address: string, call: (peer: JoinPeer) => Promise<T>): Promise<T> {
+  async ask<T>(address: string, call: (peer: JoinPeer) => Promise<T>, signal?: AbortSignal): Promise<T> {
     const { tpm, issuer, verifiersFor } = this.#options;
     const own = await tpm.readPcrs();
     const expected = new Map<number, Uint8Array>();
@@ -76,7 +77,10 @@ export class JoinPeers {
       handshakeTimeoutMs: timeoutMs,
       callTimeoutMs: timeoutMs,
     });
+    const cut = (): void => client.close();
+    signal?.addEventListener('abort', cut, { once: true });
     try {
+      signal?.throwIfAborted();
       const verdict = await client.peer();
       if (verdict === undefined)
         throw new AsterismError('ERR_JOIN_PEER', 'the connection has no verified peer');
@@ -89,6 +93,7 @@ export class JoinPeers {
       }
       return await call({ client, verdict, timeoutMs });
     } finally {
+      signal?.removeEventListener('abort', cut);
       client.close();
     }
   }

@@ -26,23 +26,27 @@ export async function rejoin(options: RejoinClientOptions, signal: AbortSignal):
       for (const address of await peers.addresses(self, signal)) {
         const by: Attempt = { event: 'rejoin', address };
         try {
-          await peers.ask(address, async ({ client, verdict, timeoutMs }) => {
-            const { stateDiskKey, measurementSecret } = await client.issueRejoinTicket(
-              { diskUuid },
-              { timeoutMs, signal },
-            );
-            try {
-              await unlocker.unlock({ diskKey: stateDiskKey, measurementSecret }, by, (clusterId) =>
-                checkPeerCluster(verdict, clusterId),
+          await peers.ask(
+            address,
+            async ({ client, verdict, timeoutMs }) => {
+              const { stateDiskKey, measurementSecret } = await client.issueRejoinTicket(
+                { diskUuid },
+                { timeoutMs, signal },
               );
-            } catch (error) {
-              // Who was not reached, or gave nothing, has not been refused anything.
-              audit.refused(by, error instanceof AsterismError ? error.code : 'unexpected');
-              throw error;
-            } finally {
-              zero(stateDiskKey, measurementSecret);
-            }
-          });
+              try {
+                await unlocker.unlock({ diskKey: stateDiskKey, measurementSecret }, by, (clusterId) =>
+                  checkPeerCluster(verdict, clusterId),
+                );
+              } catch (error) {
+                // Who was not reached, or gave nothing, has not been refused anything.
+                audit.refused(by, error instanceof AsterismError ? error.code : 'unexpected');
+                throw error;
+              } finally {
+                zero(stateDiskKey, measurementSecret);
+              }
+            },
+            signal,
+          );
           log.info({ address }, 'rejoined');
           return;
         } catch (err) {
