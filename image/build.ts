@@ -1,30 +1,20 @@
 import { createHash } from 'node:crypto';
-import {
-  chmod,
-  copyFile,
-  mkdir,
-  mkdtemp,
-  readdir,
-  readFile,
-  rename,
-  rm,
-  utimes,
-  writeFile,
-} from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rename, rm, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Measurements } from '@asterism/attestation/measurements';
 import type { BuildOptions } from '@asterism/kubernetes/components/build-go';
-import { cacheFolder, sha256OfFile, withLock } from '@asterism/kubernetes/components/cache';
+import { cacheFolder, moveTreeIntoPlace, sha256OfFile } from '@asterism/kubernetes/components/cache';
 import { PAUSE_REFERENCE } from '@asterism/kubernetes/components/catalogue';
+import { withLock } from '@asterism/kubernetes/components/lock';
 import { provideNodePrograms } from '@asterism/kubernetes/components/provide';
 import { tarFolder } from '@asterism/kubernetes/oci/archive';
 import { runChecked } from '@asterism/runtime/program';
 import { bundle, PINNED_NODE, ROOT } from './bundle.ts';
-import { debianRoot } from './debian.ts';
+import { type DebianRoot, debianRoot } from './debian.ts';
 import { pruneImages } from './prune.ts';
 import { addOwnFiles, MASKED } from './rootfs.ts';
 import { imageSbom } from './sbom.ts';
-import { buildServicesImage } from './services-image.ts';
+import { gatherServices, packServices, type ServicesImage } from './services-image.ts';
 import { packSquashfs } from './squashfs.ts';
 import { predictMeasurements, STAGES } from './stages.ts';
 
@@ -39,14 +29,32 @@ export interface BuiltImage {
 /** Programs of the initrd stage. */
 export const INITRD_SERVICES = ['disk-mapper', 'bootstrapper'] as const;
 const REFERENCE = 'reference';
+/** What decides how the inputs become the image. */
+const CODE = [
+  'image/rootfs.ts',
+  'image/sbom.ts',
+  'image/services-image.ts',
+  'image/squashfs.ts',
+  'libs/kubernetes/components/sbom.ts',
+  'libs/kubernetes/oci/archive.ts',
+  'libs/kubernetes/oci/place.ts',
+];
+
+export interface ImageOptions extends BuildOptions {
+  readonly refresh?: boolean;
+}
 
 /**
  * Builds the node image of this source tree, unless it is there whole: boot stage, command line, initrd with
- * disk-mapper and bootstrapper, root file system. It appears under its name only when complete.
+ * disk-mapper and bootstrapper, root file system. It appears under its name only when complete. Who else builds one is
+ * waited for.
+ *
+ * @param options.refresh take Debian's packages as they are today, security updates too
  */
-export async function buildNodeImage(options: BuildOptions): Promise<BuiltImage> {
+export async function buildNodeImage(options: ImageOptions): Promise<BuiltImage> {
   const images = cacheFolder('image');
-  return withLock(images, async () => {
+  return withLock(images, options, async () => {
+    await mkdir(images, { recursive: true });
     await pruneImages(images);
     const work = await mkdtemp(join(images, '.node-'));
     try {
@@ -55,13 +63,12 @@ export async function buildNodeImage(options: BuildOptions): Promise<BuiltImage>
       let built = await readImage(folder);
       if (built === undefined) {
         await pack(work, inputs, options);
-        await rm(folder, { recursive: true, force: true });
-        await rename(join(work, 'image'), folder);
+        await moveTreeIntoPlace(join(work, 'image'), folder, options.signal);
         built = await readImage(folder);
         if (built === undefined) throw new Error(`${folder} is not what was just written to it`);
       }
       // What was used last is kept longest.
-      for (const used of [folder, inputs.servicesImage, inputs.debian]) await touch(used);
+      for (const used of [folder, inputs.debian.folder]) await touch(used);
       await writeFile(join(images, 'latest.part'), inputs.id);
       await rename(join(images, 'latest.part'), join(images, 'latest'));
       return built;
@@ -101,39 +108,39 @@ interface Inputs {
   readonly id: string;
   readonly version: string;
   readonly nodePrograms: string;
-  readonly servicesImage: string;
-  readonly debian: string;
+  readonly services: ServicesImage;
+  readonly debian: DebianRoot;
   readonly manifests: string;
 }
 
 /** Everything that the image depends on, cheap to make; `id` names the image. */
-async function gatherInputs(work: string, options: BuildOptions): Promise<Inputs> {
+async function gatherInputs(work: string, options: ImageOptions): Promise<Inputs> {
   const image = join(work, 'image');
   const manifests = join(work, 'deploy');
-  for (const folder of [image, manifests]) await mkdir(folder, { recursive: true });
+  const parts = join(work, 'services');
+  for (const folder of [image, manifests, parts]) await mkdir(folder, { recursive: true });
   const { version } = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8'));
   await packInitrd(work, join(image, 'initrd.tar'), options.signal);
   await copyFile(join(ROOT, 'image/files/boot.sh'), join(image, 'boot.sh'));
   await writeFile(join(image, 'cmdline'), `${commandLine(version)}\n`);
   await collectManifests(manifests);
   const nodePrograms = await provideNodePrograms(options);
-  const servicesImage = await buildServicesImage(options);
+  const services = await gatherServices(parts, options);
   const debian = await debianRoot(options);
   const hash = createHash('sha256').update(JSON.stringify([PAUSE_REFERENCE, MASKED]));
-  // The names of both say what is in them.
-  hash.update(debian).update(servicesImage);
+  hash.update(debian.id).update(services.id);
   for (const file of [
     ...(await filesOf(image)),
     ...(await filesOf(manifests)),
     ...(await filesOf(join(ROOT, 'image/files'))),
     ...(await filesOf(nodePrograms)),
-    ...['rootfs.ts', 'squashfs.ts', 'sbom.ts'].map((name) => join(ROOT, 'image', name)),
+    ...CODE.map((path) => join(ROOT, path)),
     join(ROOT, 'package-lock.json'),
     PINNED_NODE,
   ]) {
     hash.update(await sha256OfFile(file));
   }
-  return { id: hash.digest('hex').slice(0, 16), version, nodePrograms, servicesImage, debian, manifests };
+  return { id: hash.digest('hex').slice(0, 16), version, nodePrograms, services, debian, manifests };
 }
 
 /** What a node is told at boot. */
@@ -146,8 +153,6 @@ export async function packInitrd(work: string, to: string, signal: AbortSignal):
   const programs = join(work, 'initrd');
   await mkdir(programs, { recursive: true });
   for (const name of INITRD_SERVICES) await bundle(`services/${name}/main.ts`, join(programs, `${name}.mjs`));
-  for (const name of await readdir(programs)) await chmod(join(programs, name), 0o644);
-  await chmod(programs, 0o755);
   await tarFolder(programs, to, signal);
 }
 
@@ -173,11 +178,13 @@ async function pack(work: string, inputs: Inputs, options: BuildOptions): Promis
   onDetail('root file system');
   const root = join(work, 'root');
   // Hard links to the cached Debian tree: it takes a blink, and files in it are replaced, never written to.
-  await runChecked('cp', ['-al', inputs.debian, root], { timeoutMs: 300_000, signal });
-  await addOwnFiles(root, inputs);
+  await runChecked('cp', ['-al', inputs.debian.folder, root], { timeoutMs: 300_000, signal });
+  const servicesImage = join(work, 'services.tar');
+  await packServices(inputs.services, servicesImage, signal);
+  await addOwnFiles(root, { ...inputs, servicesImage });
   await packSquashfs(root, join(image, 'node.squashfs'), signal);
   const reference = await referenceOf(image);
-  const sbom = await imageSbom(reference, inputs.version, inputs.debian, inputs.nodePrograms, signal);
+  const sbom = await imageSbom({ ...inputs, reference, debian: inputs.debian.folder, signal });
   await writeFile(join(image, 'sbom.cdx.json'), sbom);
   await writeFile(join(image, REFERENCE), reference);
 }

@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
-import { readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { BuildOptions } from '@asterism/kubernetes/components/build-go';
-import { cacheFolder } from '@asterism/kubernetes/components/cache';
-import { runChecked } from '@asterism/runtime/program';
+import { cacheFolder, moveTreeIntoPlace } from '@asterism/kubernetes/components/cache';
+import { debianPackages, idOfPackages, makeDebian } from '@asterism/kubernetes/components/debian-packages';
 
 /** Time that everything in an image bears: seconds since 1970. */
 export const EPOCH = '1767225600';
@@ -75,63 +75,62 @@ const REMOVED = [
 /** Written at each boot, or by whoever boots it. */
 const EMPTIED = ['etc/machine-id', 'etc/resolv.conf', 'etc/hosts', 'etc/hostname'];
 
-/** A Debian package in the image. */
-export interface DebianPackage {
-  readonly name: string;
-  readonly version: string;
-  readonly architecture: string;
+/** Start of the name of a folder in which the Debian part is being made. */
+export const DEBIAN_WORK = '.debian-';
+
+/** The Debian part of a root file system. */
+export interface DebianRoot {
+  /** Not to be written to. */
+  readonly folder: string;
+  /** Another one with other packages, other versions of them, or made in another way. */
+  readonly id: string;
 }
 
 /**
- * The Debian part of the root file system, made once per list of packages: it takes longest and changes least. The
- * same packages give the same bytes.
- * @returns a folder that is not to be written to
+ * The Debian part of the root file system, made once per list of packages, as Debian has them that day: it takes longest
+ * and changes least. The same packages give the same bytes. Only for who holds the lock of the images.
+ *
+ * @param options.refresh make it anew, of the packages as they are today
  */
-export async function debianRoot({ signal, onDetail }: BuildOptions): Promise<string> {
+export async function debianRoot(
+  options: BuildOptions & { readonly refresh?: boolean },
+): Promise<DebianRoot> {
   const purge = (force: string, names: readonly string[]) =>
     `--customize-hook=chroot "$1" dpkg --purge --force-remove-essential ${force} ${names.join(' ')}`;
   const args = [
-    '--quiet',
     '--variant=minbase',
-    '--mode=root',
     '--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr',
     `--include=${PACKAGES.join(',')}`,
     ...LEFT_OUT.map((name) => `--dpkgopt=path-exclude=/usr/share/${name}/*`),
     ...INSTALLERS.map((names) => purge('--force-depends', names)),
     purge('', THEIR_LIBRARIES),
-    'bookworm',
   ];
-  const recipe = JSON.stringify([args, REMOVED, EMPTIED, EPOCH]);
-  const id = createHash('sha256').update(recipe).digest('hex').slice(0, 16);
-  const folder = cacheFolder('image', `debian-${id}`);
-  if (await stat(folder).catch(() => undefined)) return folder;
-  onDetail('Debian packages of the node');
-  const work = `${folder}.part`;
-  await rm(work, { recursive: true, force: true });
-  await runChecked('mmdebstrap', [...args, work], {
-    timeoutMs: TIMEOUT_MS,
-    signal,
-    env: { ...(process.env as Record<string, string>), LC_ALL: 'C', SOURCE_DATE_EPOCH: EPOCH },
-  });
-  for (const name of REMOVED) await rm(join(work, name), { recursive: true, force: true });
-  for (const name of EMPTIED) {
-    await rm(join(work, name), { force: true });
-    await writeFile(join(work, name), '');
-  }
-  await rename(work, folder);
-  return folder;
+  const recipe = createHash('sha256').update(JSON.stringify([args, REMOVED, EMPTIED, EPOCH]));
+  const made = recipe.digest('hex').slice(0, 16);
+  const folder = cacheFolder('image', `debian-${made}`);
+  if (options.refresh || !(await stat(folder).catch(() => undefined))) await make(args, folder, options);
+  return { folder, id: `${made}-${idOfPackages(await debianPackages(folder))}` };
 }
 
-/** What is installed in a Debian root, by the records of dpkg. */
-export async function debianPackages(root: string): Promise<DebianPackage[]> {
-  const status = await readFile(join(root, 'var/lib/dpkg/status'), 'utf8');
-  const packages: DebianPackage[] = [];
-  for (const paragraph of status.split('\n\n')) {
-    const field = (name: string) => new RegExp(`^${name}: (.+)$`, 'm').exec(paragraph)?.[1];
-    const [name, version, architecture] = [field('Package'), field('Version'), field('Architecture')];
-    if (field('Status') !== 'install ok installed') continue;
-    if (name === undefined || version === undefined || architecture === undefined) continue;
-    packages.push({ name, version, architecture });
+async function make(
+  args: readonly string[],
+  folder: string,
+  { signal, onDetail }: BuildOptions,
+): Promise<void> {
+  onDetail('Debian packages of the node');
+  const work = await mkdtemp(cacheFolder('image', DEBIAN_WORK));
+  try {
+    // apt downloads as a user of its own.
+    await chmod(work, 0o755);
+    const root = await makeDebian(args, work, { epoch: EPOCH, timeoutMs: TIMEOUT_MS, signal });
+    for (const name of REMOVED) await rm(join(root, name), { recursive: true, force: true });
+    for (const name of EMPTIED) {
+      await rm(join(root, name), { force: true });
+      await writeFile(join(root, name), '');
+      await chmod(join(root, name), 0o644);
+    }
+    await moveTreeIntoPlace(root, folder, signal);
+  } finally {
+    await rm(work, { recursive: true, force: true });
   }
-  return packages.sort((a, b) => (a.name < b.name ? -1 : 1));
 }

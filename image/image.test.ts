@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
+  chmod,
   cp,
   link,
   mkdir,
@@ -63,6 +64,20 @@ async function flip(path: string, offset: number): Promise<void> {
   assert.equal((await file.read(byte, 0, 1, offset)).bytesRead, 1);
   await file.write(Buffer.from([byte[0]! ^ 1]), 0, 1, offset);
   await file.close();
+}
+
+const UMASKS = [
+  ['one', 0o022],
+  ['two', 0o077],
+] as const;
+
+async function withUmask<T>(umask: number, use: () => Promise<T>): Promise<T> {
+  const before_ = process.umask(umask);
+  try {
+    return await use();
+  } finally {
+    process.umask(before_);
+  }
 }
 
 describe('measurements of an image', () => {
@@ -162,14 +177,17 @@ describe('the initrd stage', () => {
   let folder: string;
   before(async () => {
     folder = await scratch();
-    for (const name of ['one', 'two']) {
-      await mkdir(join(folder, name));
-      await packInitrd(join(folder, name), join(folder, name, 'initrd.tar'), AbortSignal.timeout(TIMEOUT_MS));
+    for (const [name, umask] of UMASKS) {
+      await withUmask(umask, async () => {
+        await mkdir(join(folder, name));
+        const to = join(folder, name, 'initrd.tar');
+        await packInitrd(join(folder, name), to, AbortSignal.timeout(TIMEOUT_MS));
+      });
     }
   });
   after(() => rm(folder, { recursive: true, force: true }));
 
-  it('is the same bytes when it is built again', async () => {
+  it('is the same bytes when it is built again, by somebody with another umask', async () => {
     assert.equal(
       await sha256OfFile(join(folder, 'one/initrd.tar')),
       await sha256OfFile(join(folder, 'two/initrd.tar')),
@@ -183,7 +201,7 @@ describe('the initrd stage', () => {
       names.map((line) => line.split(' ').at(-1)).sort(),
       ['./', ...INITRD_SERVICES.map((name) => `./${name}.mjs`)].sort(),
     );
-    for (const line of names) assert.match(line, /^[-d]rw[-x]r-[-x]r-[-x] 0\/0 .* 1970-01-01 00:00 /);
+    for (const line of names) assert.match(line, /^(?:-rw-r--r--|drwxr-xr-x) 0\/0 .* 1970-01-01 00:00 /);
     for (const name of INITRD_SERVICES) {
       const bundle = await readFile(join(folder, 'one/initrd', `${name}.mjs`), 'utf8');
       assert.ok(!bundle.includes(ROOT) && !bundle.includes(folder), `${name} holds a path of this machine`);
@@ -233,20 +251,25 @@ describe('the root file system', () => {
     return root;
   };
 
-  it('is the same bytes when it is built again, at another time and in another order', async () => {
-    const one = await build('one');
-    const two = await build('two');
+  it('is the same bytes when it is built again, at another time, in another order, with another umask', async () => {
+    const one = await withUmask(0o022, () => build('one'));
+    // As a checkout under another umask would be.
+    for (const name of ['programs/containerd', 'manifests/10-a.yaml', 'services.tar'])
+      await chmod(join(folder, name), 0o600);
+    const two = await withUmask(0o077, () => build('two'));
     const old = new Date(1e12);
     const later = join(two, 'usr/lib/asterism/deploy/10-a.yaml');
     await utimes(later, old, old);
     const content = await readFile(later);
     await rm(later);
-    await writeFile(later, content);
+    await writeFile(later, content, { mode: 0o644 });
     for (const root of [one, two])
       await packSquashfs(root, `${root}.squashfs`, AbortSignal.timeout(TIMEOUT_MS));
     assert.equal(await sha256OfFile(`${one}.squashfs`), await sha256OfFile(`${two}.squashfs`));
     const { stdout } = await run('unsquashfs', ['-lln', `${one}.squashfs`]);
-    assert.match(stdout, /0\/0 .* 2026-01-01 .*usr\/lib\/asterism\/node$/m);
+    assert.match(stdout, /^-rwxr-xr-x 0\/0 .* 2026-01-01 .*usr\/lib\/asterism\/node$/m);
+    assert.match(stdout, /^-rw-r--r-- .*usr\/lib\/asterism\/deploy\/10-a.yaml$/m);
+    assert.match(stdout, /^drwxr-xr-x .*usr\/lib\/asterism\/deploy$/m);
     assert.doesNotMatch(stdout, /\.part$/m);
   });
 
@@ -284,10 +307,9 @@ describe('pruning', () => {
     };
     for (let age = 0; age < 8; age++) {
       await make(`000000000000000${age}`, age);
-      await make(`services-000000000000000${age}.tar`, age);
       await make(`debian-000000000000000${age}`, age);
     }
-    await make('.node-abc', 0);
+    for (const name of ['.node-abc', '.debian-abc']) await make(name, 0);
     await make('e2e-0123456789ab', 99);
     await writeFile(join(folder, 'latest'), '0000000000000000');
     await link(join(folder, 'latest'), join(folder, 'zzz'));
@@ -297,7 +319,6 @@ describe('pruning', () => {
       ...[0, 1].map((age) => `debian-000000000000000${age}`),
       'e2e-0123456789ab',
       'latest',
-      ...[0, 1, 2].map((age) => `services-000000000000000${age}.tar`),
       'zzz',
     ]);
     await rm(folder, { recursive: true, force: true });

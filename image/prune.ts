@@ -4,11 +4,10 @@ import { join } from 'node:path';
 /** What a folder of images keeps of each kind, the newest: going back to an older state of the sources stays quick. */
 const KEPT: readonly { readonly names: RegExp; readonly count: number }[] = [
   { names: /^[0-9a-f]{16}$/, count: 5 },
-  { names: /^services-[0-9a-f]{16}\.tar$/, count: 3 },
   { names: /^debian-[0-9a-f]{16}$/, count: 2 },
 ];
 /** Work of builds that were killed. */
-const LEFTOVER = /^\.(?:node|services)-/;
+const LEFTOVER = /^\.(?:node|debian)-/;
 
 /**
  * Removes what killed builds have left, and all but the newest of what builds have made. A cluster has a copy of its

@@ -1,6 +1,7 @@
-import { chmod, copyFile, mkdir, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { copyFile, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { PAUSE_REFERENCE } from '@asterism/kubernetes/components/catalogue';
+import { place, placeFolder } from '@asterism/kubernetes/oci/place';
 import { PINNED_NODE, ROOT } from './bundle.ts';
 
 const FILES = join(ROOT, 'image/files');
@@ -57,44 +58,34 @@ export interface OwnParts {
  * consist of hard links: no file in it is written to, only replaced.
  */
 export async function addOwnFiles(root: string, parts: OwnParts): Promise<void> {
-  for (const folder of MOUNT_POINTS) await mkdir(join(root, folder), { recursive: true });
-  await replace(join(root, 'usr/lib/asterism/node'), (to) => copyFile(PINNED_NODE, to));
-  await chmod(join(root, 'usr/lib/asterism/node'), 0o755);
-  await copyAll(parts.nodePrograms, join(root, 'usr/local/bin'));
-  await copyAll(parts.manifests, join(root, 'usr/lib/asterism/deploy'));
-  await replace(join(root, 'usr/lib/asterism/images/services.tar'), (to) =>
-    copyFile(parts.servicesImage, to),
-  );
+  const file = (path: string, from: string) => place(root, path, 0o644, (to) => copyFile(from, to));
+  const link = (path: string, target: string) => place(root, path, undefined, (to) => symlink(target, to));
+
+  for (const folder of MOUNT_POINTS) await placeFolder(root, folder);
+  await place(root, 'usr/lib/asterism/node', 0o755, (to) => copyFile(PINNED_NODE, to));
+  await copyAll(parts.nodePrograms, root, 'usr/local/bin', 0o755);
+  await copyAll(parts.manifests, root, 'usr/lib/asterism/deploy', 0o644);
+  await file('usr/lib/asterism/images/services.tar', parts.servicesImage);
 
   const containerd = await readFile(join(FILES, 'etc/containerd.toml'), 'utf8');
-  await replace(join(root, 'etc/containerd/config.toml'), (to) =>
+  await place(root, 'etc/containerd/config.toml', 0o644, (to) =>
     writeFile(to, containerd.replace('@PAUSE@', PAUSE_REFERENCE)),
   );
-  for (const [from, to] of [
-    ['etc/cni.conflist.template', 'etc/containerd/cni.conflist.template'],
-    ['etc/journald.conf', 'etc/systemd/journald.conf.d/asterism.conf'],
-    ['etc/system.conf', 'etc/systemd/system.conf.d/asterism.conf'],
-  ] as const) {
-    await replace(join(root, to), (target) => copyFile(join(FILES, from), target));
-  }
+  await file('etc/containerd/cni.conflist.template', join(FILES, 'etc/cni.conflist.template'));
+  await file('etc/systemd/journald.conf.d/asterism.conf', join(FILES, 'etc/journald.conf'));
+  await file('etc/systemd/system.conf.d/asterism.conf', join(FILES, 'etc/system.conf'));
 
-  const units = join(root, 'etc/systemd/system');
-  await copyAll(join(FILES, 'units'), units);
+  const units = 'etc/systemd/system';
+  await copyAll(join(FILES, 'units'), root, units, 0o644);
   for (const name of ENABLED) {
-    await replace(join(units, 'multi-user.target.wants', name), (to) => symlink(`../${basename(to)}`, to));
+    await link(`${units}/multi-user.target.wants/${name}`, `../${name}`);
   }
-  for (const name of MASKED) await replace(join(units, name), (to) => symlink('/dev/null', to));
+  for (const name of MASKED) await link(`${units}/${name}`, '/dev/null');
 }
 
-/** Makes a file in place of what is there: a hard link's other names keep the old content. */
-async function replace(path: string, make: (to: string) => Promise<unknown>): Promise<void> {
-  await mkdir(dirname(path), { recursive: true });
-  await rm(path, { recursive: true, force: true });
-  await make(path);
-}
-
-async function copyAll(from: string, to: string): Promise<void> {
+async function copyAll(from: string, root: string, to: string, mode: number): Promise<void> {
   for (const name of await readdir(from)) {
-    if (!name.startsWith('.')) await replace(join(to, name), (target) => copyFile(join(from, name), target));
+    if (name.startsWith('.')) continue;
+    await place(root, join(to, name), mode, (target) => copyFile(join(from, name), target));
   }
 }

@@ -1,13 +1,12 @@
-import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { once } from 'node:events';
 import { createReadStream } from 'node:fs';
-import { mkdir, readFile } from 'node:fs/promises';
+import { open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { homedir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { AsterismError } from '@asterism/errors/errors';
-import { PROGRAM_PATH } from '@asterism/runtime/program';
+import { runChecked } from '@asterism/runtime/program';
+
+const SYNC_TIMEOUT_MS = 300_000;
 
 /** `$XDG_CACHE_HOME/asterism`, or `~/.cache/asterism`. */
 export function cacheFolder(...parts: string[]): string {
@@ -21,37 +20,38 @@ export async function sha256OfFile(path: string): Promise<string> {
   return hash.digest('hex');
 }
 
-/**
- * Runs `use` while nobody else has the lock of a folder. The lock is the kernel's (flock on a file beside the folder):
- * however its owner ends, it is free again.
- * @throws AsterismError ERR_BUILD_LOCKED somebody else works in the folder
- */
-export async function withLock<T>(folder: string, use: () => Promise<T>): Promise<T> {
-  await mkdir(folder, { recursive: true });
-  const path = `${folder}.lock`;
-  // The program holds the lock until its input ends: when we close it, or when this process is gone.
-  const held = ['sh', '-c', 'echo "$1" >"$0"; echo taken; exec cat', path, String(process.pid)];
-  const holder = spawn('flock', ['--nonblock', '--conflict-exit-code', '75', path, ...held], {
-    stdio: ['pipe', 'pipe', 'ignore'],
-    env: { PATH: PROGRAM_PATH },
-    // A Ctrl-C for this process is not one for the lock: it is held until the work has stopped.
-    detached: true,
-  });
-  holder.stdin.on('error', () => {});
-  const ended = new Promise<number | undefined>((resolve) => {
-    holder.once('error', () => resolve(undefined));
-    holder.once('close', (code) => resolve(code ?? undefined));
-  });
-  const taken = await Promise.race([once(holder.stdout, 'data').then(() => true), ended]);
-  if (taken === 75) {
-    const owner = (await readFile(path, 'utf8').catch(() => '')).trim();
-    throw new AsterismError('ERR_BUILD_LOCKED', `process ${owner} is at work in ${folder}; wait for it`);
-  }
-  if (taken !== true) throw new AsterismError('ERR_BUILD_LOCKED', `${path} cannot be locked with flock`);
-  try {
-    return await use();
-  } finally {
-    holder.stdin.end();
-    await ended;
+/** Whether a file is there and has one of these hexadecimal SHA-256. */
+export async function isOneOf(path: string, hashes: readonly (string | undefined)[]): Promise<boolean> {
+  const found = await sha256OfFile(path).catch(() => undefined);
+  return found !== undefined && hashes.includes(found);
+}
+
+/** Gives a file its name once its bytes are on the disk: the name means the whole file, after a power cut too. */
+export async function moveIntoPlace(from: string, to: string): Promise<void> {
+  await syncPath(from);
+  await rename(from, to);
+  await syncPath(dirname(to));
+}
+
+/** As {@link moveIntoPlace} for a folder; what had the name before is then beside `from`, as `<from>.old`. */
+export async function moveTreeIntoPlace(from: string, to: string, signal: AbortSignal): Promise<void> {
+  await runChecked('sync', ['--file-system', from], { timeoutMs: SYNC_TIMEOUT_MS, signal });
+  if (await stat(to).catch(() => undefined)) await rename(to, `${from}.old`);
+  await rename(from, to);
+  await syncPath(dirname(to));
+}
+
+async function syncPath(path: string): Promise<void> {
+  await using file = await open(path, 'r');
+  await file.sync();
+}
+
+/** Removes the entries of a folder, if there is one, whose name matches. */
+export async function removeMatching(
+  folder: string,
+  matches: (name: string) => boolean | Promise<boolean>,
+): Promise<void> {
+  for (const name of await readdir(folder).catch(() => [])) {
+    if (await matches(name)) await rm(join(folder, name), { recursive: true, force: true });
   }
 }

@@ -1,26 +1,19 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { appendFile, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { appendFile, chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
 import { PolicyError } from '@asterism/errors/errors';
 import { runChecked } from '@asterism/runtime/program';
 import { writeImageArchive } from '../oci/archive.ts';
+import { place } from '../oci/place.ts';
 import { buildProgram } from './build-go.ts';
-import { sha256OfFile, withLock } from './cache.ts';
+import { sha256OfFile } from './cache.ts';
 import { DEFAULT_VERSION, NODE_PROGRAMS, RELEASES } from './catalogue.ts';
+import { componentsFolder, componentsForWire, filesOf, readManifest, releaseOf } from './manifest.ts';
 import { NODE_SET, PINNED_FILES, PINNED_PROGRAMS } from './pinned.ts';
-import {
-  componentsFolder,
-  componentsForWire,
-  provideComponents,
-  readManifest,
-  releaseOf,
-} from './provide.ts';
-import { prepareFolder, recipeOf } from './recipe.ts';
+import { provideComponents } from './provide.ts';
+import { recipeOf } from './recipe.ts';
 import { verifyComponents } from './verify.ts';
 
 /** Has files of Debian packages in it, so that the catalogue does not pin its bytes. */
@@ -40,25 +33,21 @@ describe('components', () => {
     await rm(cache, { recursive: true, force: true });
   });
 
-  /** A cache that looks as after a build, with one small file. */
-  async function builtCache(file = FILE): Promise<void> {
+  const entryOf = (file: string) => filesOf(releaseOf(DEFAULT_VERSION)).find((one) => one.file === file)!;
+
+  /** A cache that looks as after a build, of which one small file is there. */
+  async function builtCache(file = FILE, recorded: object = {}): Promise<void> {
     const folder = componentsFolder(DEFAULT_VERSION);
     await rm(folder, { recursive: true, force: true });
     await mkdir(dirname(join(folder, file)), { recursive: true });
     await writeFile(join(folder, file), 'something');
-    const entry = {
-      name: 'one',
-      file,
-      hash: `sha256:${await sha256OfFile(join(folder, file))}`,
-      size: 9,
-      installPath: '/run/state/images/one.tar',
-      extract: false,
-      source: 'a test',
-    };
+    const { programs: _programs, packages: _packages, ...entry } = entryOf(file);
+    const hash = `sha256:${await sha256OfFile(join(folder, file))}`;
+    const component = { ...entry, hash, size: 9, source: 'a test', ...recorded };
     const recipe = await recipeOf(releaseOf(DEFAULT_VERSION));
     await writeFile(
       join(folder, 'components.json'),
-      JSON.stringify({ version: DEFAULT_VERSION, recipe, components: [entry] }),
+      JSON.stringify({ version: DEFAULT_VERSION, recipe, components: [component] }),
     );
   }
 
@@ -70,9 +59,12 @@ describe('components', () => {
     await assert.rejects(verifyComponents('../../etc'), { code: 'ERR_KUBERNETES_VERSION' });
   });
 
+  const checkOf = async (file: string) =>
+    (await verifyComponents(DEFAULT_VERSION)).find(({ name }) => name === entryOf(file).name);
+
   it('says that nothing is built, and lists what was changed or is gone', async () => {
-    const outcome = async () => (await verifyComponents(DEFAULT_VERSION))[0]?.outcome;
-    assert.equal(await outcome(), 'missing');
+    const outcome = async () => (await checkOf(FILE))?.outcome;
+    assert.equal((await verifyComponents(DEFAULT_VERSION))[0]?.outcome, 'missing');
     await builtCache();
     assert.equal(await outcome(), 'passed');
     await appendFile(join(componentsFolder(DEFAULT_VERSION), FILE), '!');
@@ -84,10 +76,21 @@ describe('components', () => {
   it('tells a program that was changed together with the record of it', async () => {
     for (const file of ['bin/kubelet', 'images/kube-apiserver.tar', 'cni-plugins.tar.gz']) {
       await builtCache(file);
-      const [check] = await verifyComponents(DEFAULT_VERSION);
+      const check = await checkOf(file);
       assert.equal(check?.outcome, 'failed', file);
       assert.match(check?.detail ?? '', /the catalogue pins sha256:/);
     }
+  });
+
+  it('tells a record that says other than the catalogue, lacks a file, or has one more', async () => {
+    await builtCache(FILE, { installPath: '/usr/bin/kubelet' });
+    assert.match((await checkOf(FILE))?.detail ?? '', /installPath \/usr\/bin\/kubelet, the catalogue says/);
+    await builtCache(FILE, { extract: true });
+    assert.equal((await checkOf(FILE))?.outcome, 'failed');
+    assert.equal((await checkOf('bin/kubelet'))?.outcome, 'missing');
+    await builtCache(FILE, { file: '../../other' });
+    assert.equal((await checkOf(FILE))?.outcome, 'missing');
+    assert.equal((await verifyComponents(DEFAULT_VERSION)).at(-1)?.outcome, 'failed');
   });
 
   it('downloads nothing whose published hash is not pinned, and says of what', async () => {
@@ -100,75 +103,11 @@ describe('components', () => {
     });
   });
 
-  it('goes on with pinned programs alone after the recipe has changed or a build was killed', async () => {
-    const folder = join(cache, 'set');
-    const bin = join(folder, 'bin');
-    await mkdir(join(bin, '.fresh'), { recursive: true });
-    await mkdir(join(folder, 'images/.image-x'), { recursive: true });
-    for (const name of ['good', 'other', 'unknown']) await writeFile(join(bin, name), name);
-    await symlink('/etc/passwd', join(bin, 'link'));
-    await writeFile(join(folder, 'components.json'), '{}');
-    const good = await sha256OfFile(join(bin, 'good'));
-    const known = (name: string) => [{ good, other: good }[name], undefined];
-    await prepareFolder(folder, 'new', known);
-    assert.deepEqual(await readdir(bin), ['good']);
-    assert.deepEqual((await readdir(folder)).sort(), ['bin', 'recipe']);
-    await writeFile(join(bin, 'next'), 'made by the same recipe');
-    await writeFile(join(bin, '.half'), '');
-    await prepareFolder(folder, 'new', known);
-    assert.deepEqual((await readdir(bin)).sort(), ['good', 'next']);
-    assert.match(await readFile('/etc/passwd', 'utf8'), /root/);
-  });
-
-  it('does nothing when everything is there', async () => {
-    await builtCache();
-    const manifest = await provideComponents(DEFAULT_VERSION, {
-      signal: AbortSignal.abort(),
-      onDetail: () => assert.fail(),
-    });
-    assert.deepEqual(manifest, await readManifest(DEFAULT_VERSION));
-  });
-
   it('gives nodes addresses by hash', async () => {
     await builtCache();
     const [wire] = componentsForWire((await readManifest(DEFAULT_VERSION))!, 'http://10.77.1.1:8080');
     assert.equal(wire?.url, `http://10.77.1.1:8080/components/${wire?.hash.slice(7)}`);
-    assert.equal(wire?.installPath, '/run/state/images/one.tar');
-  });
-
-  it('lets one build at a time, whatever process it is in, and is free when that is killed', async () => {
-    const folder = join(cache, 'locked');
-    const source = `
-      import { withLock } from ${JSON.stringify(join(import.meta.dirname, 'cache.ts'))};
-      await withLock(${JSON.stringify(folder)}, async () => {
-        console.log('taken');
-        await new Promise((resolve) => setTimeout(resolve, 60_000));
-      });`;
-    const other = spawn(process.execPath, ['--input-type=module', '-e', source], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    });
-    await once(other.stdout, 'data');
-    const locked = { code: 'ERR_BUILD_LOCKED', message: new RegExp(`process ${other.pid} `) };
-    await assert.rejects(
-      withLock(folder, async () => assert.fail()),
-      locked,
-    );
-    const ended = once(other, 'exit');
-    other.kill('SIGKILL');
-    await ended;
-    // The program that held the lock for it ends a moment later.
-    for (let left = 50; ; left--) {
-      const done = await withLock(folder, async () => 'done').catch((error: Error) => error);
-      if (done === 'done') break;
-      assert.ok(left > 0, String(done));
-      await delay(100);
-    }
-    await withLock(folder, async () => {
-      await assert.rejects(
-        withLock(folder, async () => assert.fail()),
-        { code: 'ERR_BUILD_LOCKED' },
-      );
-    });
+    assert.equal(wire?.installPath, '/run/state/images/kube-proxy.tar');
   });
 
   it('builds nothing from a module that is not pinned', async () => {
@@ -218,22 +157,31 @@ describe('pins', () => {
 });
 
 describe('image archives', () => {
-  it('are the same bytes for the same files, whatever their times and owners', async () => {
+  it('are the same bytes for the same files, whatever their times and owners and the umask', async () => {
     const folder = await mkdtemp(join(tmpdir(), 'asterism-oci-'));
-    const make = async (name: string, time: string) => {
-      const root = join(folder, name);
-      await mkdir(join(root, 'bin'), { recursive: true });
-      await writeFile(join(root, 'bin/b'), 'b', { mode: 0o755 });
-      await writeFile(join(root, 'bin/a'), 'a', { mode: 0o755 });
-      await runChecked('touch', ['-d', time, join(root, 'bin/a')], { timeoutMs: 5000 });
-      await writeImageArchive(
-        root,
-        { reference: 'example.local/x:1', entrypoint: ['/bin/a'] },
-        join(folder, `${name}.tar`),
-      );
-      return sha256OfFile(join(folder, `${name}.tar`));
+    const make = async (name: string, time: string, umask: number) => {
+      const before = process.umask(umask);
+      try {
+        const root = join(folder, name);
+        await mkdir(root);
+        for (const file of ['b', 'a']) {
+          await place(root, `usr/bin/${file}`, 0o755, (to) => writeFile(to, file));
+        }
+        await runChecked('touch', ['-d', time, join(root, 'usr/bin/a')], { timeoutMs: 5000 });
+        const to = join(folder, `${name}.tar`);
+        await writeImageArchive(root, { reference: 'example.local/x:1', entrypoint: ['/usr/bin/a'] }, to);
+        return sha256OfFile(to);
+      } finally {
+        process.umask(before);
+      }
     };
-    assert.equal(await make('one', '2001-01-01'), await make('two', '2020-02-02'));
+    const one = await make('one', '2001-01-01', 0o022);
+    for (const [name, umask] of [
+      ['two', 0o077],
+      ['three', 0],
+    ] as const) {
+      assert.equal(await make(name, '2020-02-02', umask), one, name);
+    }
     const listed = await runChecked('tar', ['-xOf', join(folder, 'one.tar'), './manifest.json'], {
       timeoutMs: 5000,
     });
@@ -242,6 +190,18 @@ describe('image archives', () => {
     await runChecked('tar', ['-xf', join(folder, 'one.tar'), '-C', folder], { timeoutMs: 5000 });
     assert.equal(`${await sha256OfFile(join(folder, manifest.Layers[0]))}.tar`, manifest.Layers[0]);
     assert.equal(`${await sha256OfFile(join(folder, manifest.Config))}.json`, manifest.Config);
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  it('keep the modes that files of Debian packages have', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'asterism-oci-'));
+    await mkdir(join(folder, 'root/tmp'), { recursive: true });
+    await chmod(join(folder, 'root/tmp'), 0o1777);
+    await writeImageArchive(join(folder, 'root'), { reference: 'example.local/x:1' }, join(folder, 'x.tar'));
+    await runChecked('tar', ['-xf', join(folder, 'x.tar'), '-C', folder], { timeoutMs: 5000 });
+    const [{ Layers }] = JSON.parse(await readFile(join(folder, 'manifest.json'), 'utf8'));
+    const listed = await runChecked('tar', ['-tvf', join(folder, Layers[0])], { timeoutMs: 5000 });
+    assert.match(listed, /^drwxrwxrwt .* \.\/tmp\/$/m);
     await rm(folder, { recursive: true, force: true });
   });
 });

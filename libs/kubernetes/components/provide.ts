@@ -1,37 +1,30 @@
-import { readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { AsterismError, PolicyError, VerificationError } from '@asterism/errors/errors';
-import { type BuildOptions, MODULES } from './build-go.ts';
-import { cacheFolder, sha256OfFile, withLock } from './cache.ts';
-import { CNI_PLUGINS, type GoProgram, type KubernetesRelease, NODE_PROGRAMS, RELEASES } from './catalogue.ts';
+import { PolicyError } from '@asterism/errors/errors';
+import type { BuildOptions } from './build-go.ts';
+import { isOneOf, removeMatching } from './cache.ts';
+import { type KubernetesRelease, NODE_PROGRAMS } from './catalogue.ts';
+import type { DebianPackage } from './debian-packages.ts';
+import { useDebianTree } from './debian-tree.ts';
+import { withLock } from './lock.ts';
+import {
+  type ComponentManifest,
+  componentsFolder,
+  knownHashes,
+  readManifest,
+  releaseOf,
+  writeManifest,
+} from './manifest.ts';
 import { OFFICIAL_SHA256, officialUrl } from './official.ts';
 import { buildImage, packCniPlugins } from './pack.ts';
 import { NODE_SET, PINNED_FILES, PINNED_PROGRAMS } from './pinned.ts';
-import { isOneOf, prepareFolder, recipeOf, removeMatching } from './recipe.ts';
+import { pruneComponents } from './prune.ts';
+import { recipeOf } from './recipe.ts';
+import { COMPONENTS_SBOM, writeComponentsSbom } from './sbom-components.ts';
 import { type OfficialFile, provideProgram } from './sources.ts';
-import { TOOLCHAIN_VERSION } from './toolchain.ts';
+import { checkManifest } from './verify.ts';
 
-/** One file that nodes install. */
-export interface ComponentEntry {
-  readonly name: string;
-  /** Relative to the version's folder. */
-  readonly file: string;
-  /** `sha256:` and 64 hexadecimal digits. */
-  readonly hash: string;
-  /** Bytes. */
-  readonly size: number;
-  readonly installPath: string;
-  readonly extract: boolean;
-  /** What it was made from, for a person. */
-  readonly source: string;
-}
-
-export interface ComponentManifest {
-  readonly version: string;
-  /** SHA-256 over everything that the files were made from. */
-  readonly recipe: string;
-  readonly components: readonly ComponentEntry[];
-}
+export { type ComponentManifest, componentsFolder, componentsForWire, readManifest } from './manifest.ts';
 
 /** What to make programs from. */
 export interface ProvideOptions extends BuildOptions {
@@ -40,34 +33,14 @@ export interface ProvideOptions extends BuildOptions {
    * those whose published hash is not pinned or whose address does not answer.
    */
   readonly official?: 'only' | 'first';
-}
-
-const MANIFEST = 'components.json';
-
-/** @throws AsterismError ERR_KUBERNETES_VERSION */
-export function releaseOf(version: string): KubernetesRelease {
-  const found = RELEASES.find((release) => release.version === version);
-  if (found !== undefined) return found;
-  const known = RELEASES.map((release) => release.version).join(', ');
-  throw new AsterismError(
-    'ERR_KUBERNETES_VERSION',
-    `${version} is not in the catalogue; there are: ${known}`,
-  );
-}
-
-export function componentsFolder(version: string): string {
-  return cacheFolder('components', version);
-}
-
-/** What is in the cache of a version; undefined where it was never built to the end. */
-export async function readManifest(version: string): Promise<ComponentManifest | undefined> {
-  const text = await readFile(join(componentsFolder(version), MANIFEST), 'utf8').catch(() => undefined);
-  return text === undefined ? undefined : (JSON.parse(text) as ComponentManifest);
+  /** Make the images that have files of Debian packages anew, of the packages as they are today. */
+  readonly refresh?: boolean;
 }
 
 /**
- * Makes what is missing of a version. Each file appears under its name only when whole and, where the catalogue pins
- * its hash, only with these bytes; a run that was killed is gone on with. A second run does nothing.
+ * Makes what is missing of a version, or is not what it should be by its hash. Each file appears under its name only
+ * when whole and, where the catalogue pins its hash, only with these bytes; a run that was killed is gone on with. A
+ * second run hashes everything and does nothing. Who else works on the version is waited for.
  *
  * @throws VerificationError ERR_COMPONENT_HASH
  * @throws PolicyError ERR_NO_OFFICIAL_HASH `only` official is asked for a version whose published hashes are not pinned
@@ -77,25 +50,113 @@ export async function provideComponents(
   options: ProvideOptions,
 ): Promise<ComponentManifest> {
   const release = releaseOf(version);
-  let sources = officialSources(release, options);
+  const sources = officialSources(release, options);
   const recipe = await recipeOf(release);
-  const present = await readManifest(version);
-  if (present?.recipe === recipe && (await allThere(present))) return present;
+  const present = options.refresh ? undefined : await presentComponents(release, recipe);
+  if (present !== undefined) return present;
   const folder = componentsFolder(version);
-  return withLock(folder, async () => {
-    const known = (name: string) => [PINNED_PROGRAMS[version]?.[name], OFFICIAL_SHA256[version]?.[name]];
-    await prepareFolder(folder, recipe, known);
-    for (const program of release.programs) {
-      const official = sources[program.name];
-      const source = { pinned: PINNED_PROGRAMS[version]?.[program.name], ...(official && { official }) };
-      const built = await provideProgram(program, source, join(folder, 'bin'), options);
-      // An address that does not answer once is not waited for again.
-      if (official !== undefined && built) sources = {};
-    }
-    for (const image of release.images) await buildImage(image, folder, options);
-    await packCniPlugins(folder, options);
-    return writeManifest(release, recipe, folder);
+  return withLock(folder, options, async () => {
+    // Who was waited for may have made it.
+    const now = options.refresh ? undefined : await presentComponents(release, recipe);
+    if (now !== undefined) return now;
+    await prepareFolder(folder, release);
+    const names = release.programs.map(({ name }) => name);
+    await providePrograms(release, names, sources, options);
+    const packages = await packFiles(release, folder, options);
+    await writeComponentsSbom(release, folder, packages);
+    const manifest = await writeManifest(release, recipe, folder);
+    await pruneComponents(options);
+    return manifest;
   });
+}
+
+/** What there is of a release, if all of it is there and right. */
+async function presentComponents(
+  release: KubernetesRelease,
+  recipe: string,
+): Promise<ComponentManifest | undefined> {
+  const manifest = await readManifest(release.version);
+  if (manifest?.recipe !== recipe) return undefined;
+  const bill = await stat(join(componentsFolder(release.version), COMPONENTS_SBOM)).catch(() => undefined);
+  if (bill === undefined) return undefined;
+  const checks = await checkManifest(release, manifest);
+  return checks.every(({ outcome }) => outcome === 'passed') ? manifest : undefined;
+}
+
+/**
+ * Some programs of a version, for who does not need all of it.
+ * @returns the folder that they are in
+ * @throws VerificationError ERR_COMPONENT_HASH
+ */
+export async function provideSomePrograms(
+  version: string,
+  names: readonly string[],
+  options: BuildOptions,
+): Promise<string> {
+  const release = releaseOf(version);
+  const bin = join(componentsFolder(version), 'bin');
+  const there = await Promise.all(names.map((name) => isOneOf(join(bin, name), knownHashes(version, name))));
+  if (there.includes(false)) {
+    await withLock(componentsFolder(version), options, () => providePrograms(release, names, {}, options));
+  }
+  return bin;
+}
+
+/** Removes what a killed build left half done, and programs that the release has not. */
+async function prepareFolder(folder: string, { programs }: KubernetesRelease): Promise<void> {
+  for (const part of ['bin', 'images']) {
+    await mkdir(join(folder, part), { recursive: true });
+    await removeMatching(join(folder, part), (name) => name.startsWith('.'));
+  }
+  await removeMatching(folder, (name) => name.startsWith('.'));
+  await removeMatching(join(folder, 'bin'), (name) => programs.every((program) => program.name !== name));
+}
+
+/** A program that is there is kept only if its bytes are those of a pin; without a pin it is always made anew. */
+async function providePrograms(
+  { version, programs }: KubernetesRelease,
+  names: readonly string[],
+  official: Readonly<Record<string, OfficialFile>>,
+  options: BuildOptions,
+): Promise<void> {
+  let sources = official;
+  const bin = join(componentsFolder(version), 'bin');
+  for (const program of programs.filter(({ name }) => names.includes(name))) {
+    if (await isOneOf(join(bin, program.name), knownHashes(version, program.name))) continue;
+    await rm(join(bin, program.name), { recursive: true, force: true });
+    const published = sources[program.name];
+    const source = {
+      pinned: PINNED_PROGRAMS[version]?.[program.name],
+      ...(published && { official: published }),
+    };
+    const built = await provideProgram(program, source, bin, options);
+    // An address that does not answer once is not waited for again.
+    if (published !== undefined && built) sources = {};
+  }
+}
+
+/**
+ * Makes the files that programs are packed into, but those that are there with pinned bytes.
+ * @returns the Debian packages in each image, by its name
+ */
+async function packFiles(
+  release: KubernetesRelease,
+  folder: string,
+  options: ProvideOptions,
+): Promise<Map<string, readonly DebianPackage[]>> {
+  const isPinned = (file: string) => isOneOf(join(folder, file), [PINNED_FILES[release.version]?.[file]]);
+  if (options.refresh) {
+    const lists = release.images.flatMap(({ packages }) => (packages === undefined ? [] : [packages]));
+    for (const packages of new Set(lists)) await useDebianTree(packages, options, async () => {});
+  }
+  const packages = new Map<string, readonly DebianPackage[]>();
+  const { signal, onDetail } = options;
+  for (const image of release.images) {
+    if (await isPinned(`images/${image.name}.tar`)) continue;
+    packages.set(image.name, await buildImage(image, folder, { signal, onDetail }));
+  }
+  if (!(await isPinned('cni-plugins.tar.gz'))) await packCniPlugins(folder, options);
+  return packages;
 }
 
 /** Where to download the programs that Kubernetes publishes. Fails closed: without a pinned hash nothing is taken. */
@@ -127,84 +188,23 @@ function officialSources(
 /** Builds containerd and its tools for the node image. @returns their folder, with nothing else in it */
 export async function provideNodePrograms(options: BuildOptions): Promise<string> {
   const folder = componentsFolder(`node-${NODE_PROGRAMS[0]!.module}`);
-  await withLock(folder, async () => {
-    const pins = PINNED_PROGRAMS[NODE_SET];
-    // The folder becomes part of the measured image: what is not the pinned bytes goes.
-    await removeMatching(folder, async (name) => !(await isOneOf(join(folder, name), [pins?.[name]])));
+  const pins = PINNED_PROGRAMS[NODE_SET];
+  const isPinned = (name: string) => isOneOf(join(folder, name), [pins?.[name]]);
+  const isWhole = async () => {
+    const names: string[] = await readdir(folder).catch(() => []);
+    const pinned = await Promise.all(names.map(isPinned));
+    return NODE_PROGRAMS.every(({ name }) => names.includes(name)) && !pinned.includes(false);
+  };
+  if (await isWhole()) return folder;
+  await withLock(folder, options, async () => {
+    if (await isWhole()) return;
+    await mkdir(folder, { recursive: true });
+    await removeMatching(folder, async (name) => !(await isPinned(name)));
     for (const program of NODE_PROGRAMS) {
+      if (await isPinned(program.name)) continue;
       await provideProgram(program, { pinned: pins?.[program.name] }, folder, options);
     }
-    await removeMatching(folder, (name) => name.startsWith('.'));
+    await pruneComponents(options);
   });
   return folder;
-}
-
-/** For the wire: where the nodes of a cluster find each component. @param base URL of a mirror, without slash */
-export function componentsForWire(manifest: ComponentManifest, base: string) {
-  return manifest.components.map(({ hash, installPath, extract }) => ({
-    url: `${base}/components/${hash.slice('sha256:'.length)}`,
-    hash,
-    installPath,
-    extract,
-  }));
-}
-
-async function allThere(manifest: ComponentManifest): Promise<boolean> {
-  for (const { file, size } of manifest.components) {
-    const found = await stat(join(componentsFolder(manifest.version), file)).catch(() => undefined);
-    if (found?.size !== size) return false;
-  }
-  return true;
-}
-
-async function writeManifest(
-  release: KubernetesRelease,
-  recipe: string,
-  folder: string,
-): Promise<ComponentManifest> {
-  const programs = new Map<string, { sha256: string; source: string }>();
-  for (const program of release.programs) {
-    const sha256 = await sha256OfFile(join(folder, 'bin', program.name));
-    programs.set(program.name, { sha256, source: await sourceOf(program, release.version, sha256) });
-  }
-  const components: ComponentEntry[] = [];
-  const add = async (file: Omit<ComponentEntry, 'hash' | 'size' | 'source'>, names: string[], also = '') => {
-    const path = join(folder, file.file);
-    const sha256 = await sha256OfFile(path);
-    const pinned = PINNED_FILES[release.version]?.[file.file];
-    // With programs that others built the file has other bytes, which no one can know.
-    const ours = names.every(
-      (name) => programs.get(name)?.sha256 === PINNED_PROGRAMS[release.version]?.[name],
-    );
-    if (pinned !== undefined && ours && sha256 !== pinned) {
-      await rm(path);
-      throw new VerificationError(
-        'ERR_COMPONENT_HASH',
-        `${path} would be sha256:${sha256}, but the catalogue pins sha256:${pinned}`,
-      );
-    }
-    const source = [...new Set(names.map((name) => programs.get(name)?.source ?? name))].join('; ') + also;
-    components.push({ ...file, hash: `sha256:${sha256}`, size: (await stat(path)).size, source });
-  };
-  for (const [name, to] of Object.entries(release.install)) {
-    await add({ name, file: `bin/${name}`, installPath: `${to}/${name}`, extract: false }, [name]);
-  }
-  const cni = { name: 'cni-plugins', file: 'cni-plugins.tar.gz', installPath: '/opt/cni/bin', extract: true };
-  await add(cni, [...CNI_PLUGINS]);
-  for (const { name, programs: contents, packages } of release.images) {
-    const [file, installPath] = [`images/${name}.tar`, `/run/state/images/${name}.tar`];
-    const also = packages === undefined ? '' : `; Debian packages ${packages.join(', ')}`;
-    await add({ name: `image ${name}`, file, installPath, extract: false }, Object.values(contents), also);
-  }
-  const manifest = { version: release.version, recipe, components };
-  await writeFile(join(folder, `${MANIFEST}.part`), `${JSON.stringify(manifest, null, 2)}\n`);
-  await rename(join(folder, `${MANIFEST}.part`), join(folder, MANIFEST));
-  return manifest;
-}
-
-async function sourceOf(program: GoProgram, version: string, sha256: string): Promise<string> {
-  if (sha256 === OFFICIAL_SHA256[version]?.[program.name]) return officialUrl(version, program.name);
-  const wrapper = await readFile(join(MODULES, program.module, 'go.mod'), 'utf8');
-  const required = /^require (\S+ \S+)$/m.exec(wrapper)?.[1] ?? 'own source';
-  return `${required}, built with ${TOOLCHAIN_VERSION.replace('v0.0.1-', '')}`;
 }

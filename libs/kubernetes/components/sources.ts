@@ -1,8 +1,8 @@
-import { chmod, copyFile, mkdir, rename, rm, stat } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { UnreachableError, VerificationError } from '@asterism/errors/errors';
-import { type BuildOptions, buildProgram } from './build-go.ts';
-import { sha256OfFile } from './cache.ts';
+import { BUILD_WORK, type BuildOptions, buildProgram } from './build-go.ts';
+import { moveIntoPlace, sha256OfFile } from './cache.ts';
 import type { GoProgram } from './catalogue.ts';
 import { download } from './download.ts';
 
@@ -25,7 +25,7 @@ export interface OfficialFile {
 }
 
 /**
- * Brings a program into a folder: from the mirror that `ASTERISM_COMPONENTS_MIRROR` names (a folder or an http(s) URL
+ * Brings a program into a folder, in place of what is there: from the mirror that `ASTERISM_COMPONENTS_MIRROR` names (a folder or an http(s) URL
  * with files named by their SHA-256), from its project where that is asked for, else built. Where a hash is pinned,
  * only these bytes are taken, whoever made them.
  *
@@ -40,7 +40,6 @@ export async function provideProgram(
   options: BuildOptions,
 ): Promise<boolean> {
   const target = join(folder, program.name);
-  if (await stat(target).catch(() => undefined)) return false;
   await mkdir(folder, { recursive: true });
   const mirror = process.env.ASTERISM_COMPONENTS_MIRROR;
   for (const wanted of [official?.sha256, ...(official === undefined || official.orBuild ? [pinned] : [])]) {
@@ -48,10 +47,13 @@ export async function provideProgram(
   }
   if (official !== undefined && (await fromProject(official, target, options))) return false;
   // Built under another name, so that nothing is taken for the program before its hash was compared.
-  const fresh = join(folder, '.fresh');
-  await rm(join(fresh, program.name), { force: true });
-  await buildProgram(program, fresh, options);
-  await accept(join(fresh, program.name), pinned, target);
+  const fresh = await mkdtemp(join(folder, BUILD_WORK));
+  try {
+    await buildProgram(program, fresh, options);
+    await accept(join(fresh, program.name), pinned, target);
+  } finally {
+    await rm(fresh, { recursive: true, force: true });
+  }
   return true;
 }
 
@@ -110,5 +112,5 @@ async function accept(from: string, wanted: string | undefined, target: string):
     );
   }
   await chmod(from, 0o755);
-  await rename(from, target);
+  await moveIntoPlace(from, target);
 }

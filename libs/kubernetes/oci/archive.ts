@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
-import { mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { runChecked } from '@asterism/runtime/program';
-import { sha256OfFile } from '../components/cache.ts';
+import { moveIntoPlace, sha256OfFile } from '../components/cache.ts';
 
 export interface ImageConfig {
   /** Name the image is imported under. */
@@ -26,9 +26,21 @@ export const DETERMINISTIC = [
   '--format=ustar',
 ];
 
-/** Packs a folder as a deterministic tar. */
+/** For files whose modes nobody has set: what the umask has left of them does not count. */
+const ANY_UMASK = '--mode=u+rwX,go+rX,go-w';
+
+/** Packs a folder as a deterministic tar, each file readable for all and writable for its owner alone. */
 export async function tarFolder(folder: string, to: string, signal?: AbortSignal): Promise<void> {
-  await runChecked('tar', [...DETERMINISTIC, '-C', folder, '-cf', to, '.'], {
+  await tar(folder, to, [ANY_UMASK], signal);
+}
+
+async function tar(
+  folder: string,
+  to: string,
+  modes: readonly string[],
+  signal?: AbortSignal,
+): Promise<void> {
+  await runChecked('tar', [...DETERMINISTIC, ...modes, '-C', folder, '-cf', to, '.'], {
     timeoutMs: TAR_TIMEOUT_MS,
     ...(signal && { signal }),
   });
@@ -38,7 +50,7 @@ export async function tarFolder(folder: string, to: string, signal?: AbortSignal
  * Writes an image of one layer as an archive that `ctr images import` and `docker load` take. The result depends on
  * the files alone; it appears under its name only when whole.
  *
- * @param root folder that becomes the root file system of the image
+ * @param root folder that becomes the root file system of the image, with the modes that its files have
  */
 export async function writeImageArchive(
   root: string,
@@ -50,7 +62,8 @@ export async function writeImageArchive(
   const work = await mkdtemp(join(dirname(to), '.image-'));
   try {
     const layer = join(work, 'layer.tar');
-    await tarFolder(root, layer, signal);
+    await chmod(root, 0o755);
+    await tar(root, layer, [], signal);
     const diffId = await sha256OfFile(layer);
     const image = JSON.stringify({
       architecture: process.arch === 'x64' ? 'amd64' : process.arch,
@@ -73,7 +86,7 @@ export async function writeImageArchive(
     const manifest = [{ Config: `${imageId}.json`, RepoTags: names, Layers: [`${diffId}.tar`] }];
     await writeFile(join(tree, 'manifest.json'), JSON.stringify(manifest));
     await tarFolder(tree, join(work, 'image.tar'), signal);
-    await rename(join(work, 'image.tar'), to);
+    await moveIntoPlace(join(work, 'image.tar'), to);
   } finally {
     await rm(work, { recursive: true, force: true });
   }
