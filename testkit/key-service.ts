@@ -1,6 +1,6 @@
 import { Callers } from '@asterism/key-service/callers';
 import { DEFAULT_SCOPES } from '@asterism/key-service/scopes';
-import { keyService } from '@asterism/key-service/service';
+import { keyService, LIMITS } from '@asterism/key-service/service';
 import { clusterKms } from '@asterism/kms/open';
 import { ClusterCa } from '@asterism/kubernetes/ca';
 import { API } from '@asterism/rpc/gen/keyservice_pb';
@@ -28,7 +28,10 @@ export async function startKeyService(
 ): Promise<RunningKeyService> {
   const audit = await AuditLog.open(auditLog);
   const ca = await ClusterCa.load(kube.pki);
-  const server = new TlsGrpcServer(await ca.servingCertificate([KEY_SERVICE_NAME], 3_600_000));
+  const server = new TlsGrpcServer({
+    ...(await ca.servingCertificate([KEY_SERVICE_NAME], 3_600_000)),
+    ...LIMITS,
+  });
   const unlimited = () => new RateLimiter({ burst: 1e9, perSecond: 1e9 });
   server.addService(
     API,

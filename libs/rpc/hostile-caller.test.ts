@@ -112,8 +112,8 @@ test('a message in crumbs is cut off; one in many pieces of a sensible size is n
   // GetDataKeyRequest: data_key_id (1) of 12,800 bytes.
   const message = Buffer.concat([Buffer.from([0x0a, 0x80, 0x64]), Buffer.alloc(12_800, 'x')]);
   pieces.write(prefix(message.length));
-  for (let at = 0; at < message.length; at += 128) {
-    await new Promise((resolve) => pieces.write(message.subarray(at, at + 128), resolve));
+  for (let at = 0; at < message.length; at += 512) {
+    await new Promise((resolve) => pieces.write(message.subarray(at, at + 512), resolve));
   }
   pieces.end();
   await closed(pieces);

@@ -22,8 +22,8 @@ const LAST_WORD_MS = 1000;
 /** Names and values of all headers. HTTP/2's own limit binds only callers that acknowledge it. */
 const MAX_HEADER_BYTES = 16 * 1024;
 /** Pieces that a small request may come in; more of them for larger ones: a TCP segment holds several hundred bytes. */
-const MIN_PIECES = 64;
-const BYTES_PER_PIECE = 128;
+const MIN_PIECES = 16;
+const BYTES_PER_PIECE = 256;
 
 /** What grpc-js's innermost call has, beyond its interface. */
 interface InnerCall {

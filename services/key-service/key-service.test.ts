@@ -23,7 +23,7 @@ import { Registry } from 'prom-client';
 import { Callers } from './callers.ts';
 import { readMasterSecret } from './master-secret.ts';
 import { DEFAULT_SCOPES } from './scopes.ts';
-import { keyService } from './service.ts';
+import { keyService, LIMITS } from './service.ts';
 
 const NAME = 'key-service.kube-system.svc';
 const DISK = '00000000-0000-0000-0000-000000000000';
@@ -65,7 +65,7 @@ describe('KeyService over TLS, its callers judged by a real API server', { timeo
       },
     };
     const ca = await ClusterCa.load(kube.pki);
-    const server = new TlsGrpcServer({ ...(await ca.servingCertificate([NAME], 3_600_000)) });
+    const server = new TlsGrpcServer({ ...(await ca.servingCertificate([NAME], 3_600_000)), ...LIMITS });
     const limiter = (burst: number) => new RateLimiter({ burst, perSecond: 0.001 });
     server.addService(
       API,

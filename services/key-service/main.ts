@@ -9,7 +9,7 @@ import { runService } from '@asterism/runtime/run-service';
 import { Callers } from './callers.ts';
 import { readMasterSecret } from './master-secret.ts';
 import { DEFAULT_SCOPES } from './scopes.ts';
-import { keyService } from './service.ts';
+import { keyService, LIMITS } from './service.ts';
 
 const PORT = 9000;
 const CONFIG = '/var/config';
@@ -30,8 +30,7 @@ await runService({ name: 'key-service', healthPort: 9101 }, async ({ log, regist
   log.info(audit.head, 'audit log opened');
   const server = new TlsGrpcServer({
     ...(await ca.servingCertificate(NAMES, CERTIFICATE_MS)),
-    maxRequestBytes: 4 * 1024,
-    maxResponseBytes: 4 * 1024,
+    ...LIMITS,
     log,
   });
   server.addService(

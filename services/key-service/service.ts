@@ -1,5 +1,6 @@
 import { AsterismError, ParseError } from '@asterism/errors/errors';
 import type { KeyManager } from '@asterism/kms/types';
+import type { RpcLimits } from '@asterism/rpc/connection-host';
 import type { API } from '@asterism/rpc/gen/keyservice_pb';
 import type { Handlers } from '@asterism/rpc/handlers';
 import type { AuditLog } from '@asterism/runtime/audit-log';
@@ -14,6 +15,15 @@ const MAX_LENGTH = 96;
 const MAX_ID = 128;
 /** Who calls, before that is known. No service account is called so. */
 const UNKNOWN = 'unknown';
+
+/** Of its server. All pods reach it, so none may hold much; one connection does for the JoinService of a node. */
+export const LIMITS: RpcLimits = {
+  maxRequestBytes: 4 * 1024,
+  maxResponseBytes: 4 * 1024,
+  maxConcurrentCalls: 16,
+  maxConnections: 128,
+  maxConnectionsPerAddress: 8,
+};
 
 export interface KeyServiceParts {
   readonly keys: KeyManager;

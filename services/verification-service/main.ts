@@ -6,7 +6,7 @@ import { RateLimiter } from '@asterism/runtime/rate-limiter';
 import { runService } from '@asterism/runtime/run-service';
 import { Attester } from './attester.ts';
 import { createHttpServer } from './http.ts';
-import { verificationService } from './service.ts';
+import { LIMITS, verificationService } from './service.ts';
 
 const GRPC_PORT = 9090;
 const HTTP_PORT = 8080;
@@ -18,13 +18,7 @@ await runService({ name: 'verification-service', healthPort: 9102 }, async ({ lo
   if (tpmAddress === undefined) throw new AsterismError('ERR_ENVIRONMENT', 'ASTERISM_TPM is not set');
   const issuer = createQemuVtpmIssuer({ tpmAddress, eventLogPath, maxPending: MAX_PENDING });
   const attester = new Attester(issuer, new RateLimiter({ burst: 50, perSecond: 20 }), registry);
-  const grpc = new PlainGrpcServer({
-    maxRequestBytes: 1024,
-    maxResponseBytes: 128 * 1024,
-    maxConcurrentCalls: 4,
-    maxConnections: 256,
-    log,
-  });
+  const grpc = new PlainGrpcServer({ ...LIMITS, log });
   grpc.addService(API, verificationService(attester));
   await grpc.listen(GRPC_PORT);
   const http = createHttpServer(attester, log);

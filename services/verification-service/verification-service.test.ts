@@ -20,7 +20,7 @@ import { AddressedTpm } from '@asterism/tpm/machine';
 import { Registry } from 'prom-client';
 import { Attester } from './attester.ts';
 import { createHttpServer } from './http.ts';
-import { verificationService } from './service.ts';
+import { LIMITS, verificationService } from './service.ts';
 
 const HOST = '127.0.0.1';
 
@@ -49,7 +49,7 @@ describe('VerificationService on a real TPM', { timeout: 120_000 }, () => {
     const logged: object[] = [];
     const log = { warn: () => {}, error: (fields: object) => logged.push(fields) };
     const attester = new Attester(issuer, new RateLimiter({ burst, perSecond: 0.001 }), registry);
-    const grpc = new PlainGrpcServer({ log });
+    const grpc = new PlainGrpcServer({ ...LIMITS, log });
     grpc.addService(API, verificationService(attester));
     const { port } = await grpc.listen(0, HOST);
     const http = createHttpServer(attester, log);
@@ -98,12 +98,15 @@ describe('VerificationService on a real TPM', { timeout: 120_000 }, () => {
       assert.equal(status, 400, path);
       assert.ok(json.error.length > 0);
     }
-    for (const nonce of [new Uint8Array(), new Uint8Array(33), new Uint8Array(60_000)]) {
+    for (const nonce of [new Uint8Array(), new Uint8Array(33), new Uint8Array(1000)]) {
       await assert.rejects(
         client.getAttestation({ nonce }),
         (error: StatusError) => error instanceof StatusError && error.status === 'INVALID_ARGUMENT',
       );
     }
+    await assert.rejects(client.getAttestation({ nonce: new Uint8Array(60_000) }), {
+      status: 'RESOURCE_EXHAUSTED',
+    });
     assert.match(
       await registry.metrics(),
       /requests_total\{outcome="refused",reason="ERR_NONCE_LENGTH"\} [1-9]/,
