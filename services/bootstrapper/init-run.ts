@@ -36,9 +36,6 @@ export class InitRun {
   get ended(): boolean {
     return this.#ended;
   }
-  get hasListener(): boolean {
-    return this.#listening;
-  }
 
   /** Takes the place of the one listener. @returns false where it is taken */
   tryListen(): boolean {

@@ -180,13 +180,11 @@ describe('init over aTLS', () => {
         status: 'UNAUTHENTICATED',
       });
     }
-    const started = performance.now();
     await assert.rejects(wrong.init({ ...order, initSecret: Buffer.from('guess 10') }), {
       code: 'ERR_INIT_SECRET_THROTTLED',
       status: 'RESOURCE_EXHAUSTED',
     });
     await assert.rejects(wrong.init(order), { code: 'ERR_INIT_SECRET_THROTTLED' });
-    assert.ok(performance.now() - started < 1000);
     assert.deepEqual(machine.node.steps, []);
     assert.ok(isZero(machine.tpm.pcrs.get(15)!));
     for (let more = 0; more < 8; more++) await assert.rejects(wrong.init(order));
