@@ -15,8 +15,11 @@ export interface NodeImage {
 export interface NodeImages {
   /** The image of this release, where it is built and up to date. */
   built(): Promise<NodeImage | undefined>;
-  /** Builds it, or finds that nothing is to do. */
-  build(options: Options): Promise<NodeImage>;
+  /**
+   * Builds it, or finds that nothing is to do.
+   * @param options.refresh take Debian's packages as they are today
+   */
+  build(options: Options & { readonly refresh?: boolean }): Promise<NodeImage>;
 }
 
 /** A Kubernetes version of the catalogue. */
@@ -46,8 +49,12 @@ export interface KubernetesComponents {
   /**
    * Brings every component of a version into the cache: from a mirror where one is set, else built.
    * @param options.official take what the Kubernetes project publishes: `only` that, or `first`, building the rest
+   * @param options.refresh take Debian's packages in images as they are today
    */
-  provide(version: string, options: Options & { readonly official?: 'only' | 'first' }): Promise<void>;
+  provide(
+    version: string,
+    options: Options & { readonly official?: 'only' | 'first'; readonly refresh?: boolean },
+  ): Promise<void>;
   /** Hashes what is in the cache. */
   verify(version: string): Promise<readonly ComponentCheck[]>;
   /** For the request of an init: with the addresses where the nodes of a cluster find them. */

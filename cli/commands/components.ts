@@ -17,32 +17,54 @@ export function componentsCommand(load: LoadParts): Command {
   );
   components.addCommand(
     new Command('build')
-      .description('Bring every component of a version into the cache; what is there already is kept.')
+      .description(
+        'Bring every component of a version into the cache; what is there and right by its hash is kept.',
+      )
       .argument('[version]', `${VERSION_HELP} (default: the newest)`)
       .option(
         '--official',
         'download what the Kubernetes project publishes, by pinned SHA-256, instead of building it',
       )
+      .option(
+        '--refresh',
+        'make the images of kube-proxy and flannel anew, of Debian packages as they are today',
+      )
       .addHelpText(
         'after',
         `
-ASTERISM_COMPONENTS_MIRROR in the environment names a folder or an http(s) URL whose files are named by their SHA-256:
-what it has is taken from there, by pinned hash, before anything is downloaded or built.`,
+Only the images of kube-proxy and flannel have Debian packages in them. All other components have pinned bytes, which
+--refresh does not change: they are mended by a new version of the catalogue. A cluster keeps the components that it was
+initialised with.
+
+Variables of the environment:
+  ASTERISM_COMPONENTS_MIRROR  a folder or an http(s) URL whose files are named by their SHA-256: what it has is taken
+                              from there, by pinned hash, before anything is downloaded or built
+  ASTERISM_DEBIAN_MIRROR      an address that has debian/ and debian-security/ below it (default: http://deb.debian.org)
+  GOPROXY                     where Go modules and the Go compiler come from (default: https://proxy.golang.org,direct)
+  HTTPS_PROXY, HTTP_PROXY, NO_PROXY (or in lower case)
+                              the proxy for all of these, and what is reached without it`,
       )
-      .action(async (given: string | undefined, options: { official?: boolean }, command: Command) => {
-        const { out, progress, signal } = contextOf(command);
-        const parts = await load();
-        const { version } = await chooseVersion(parts.components, given);
-        await progress.phase(`components of ${version}`, (onDetail) =>
-          parts.components.provide(version, {
-            signal,
-            onDetail,
-            ...(options.official ? { official: 'only' } : {}),
-          }),
-        );
-        const after = await chooseVersion(parts.components, version);
-        out.result(after, describe(after));
-      }),
+      .action(
+        async (
+          given: string | undefined,
+          options: { official?: boolean; refresh?: boolean },
+          command: Command,
+        ) => {
+          const { out, progress, signal } = contextOf(command);
+          const parts = await load();
+          const { version } = await chooseVersion(parts.components, given);
+          await progress.phase(`components of ${version}`, (onDetail) =>
+            parts.components.provide(version, {
+              signal,
+              onDetail,
+              refresh: options.refresh === true,
+              ...(options.official ? { official: 'only' } : {}),
+            }),
+          );
+          const after = await chooseVersion(parts.components, version);
+          out.result(after, describe(after));
+        },
+      ),
   );
   components.addCommand(
     new Command('verify')

@@ -10,11 +10,20 @@ export function imageCommand(load: LoadParts): Command {
   image.addCommand(
     new Command('build')
       .description('Build the node image of this release; where it is up to date nothing is done.')
-      .action(async (_options: object, command: Command) => {
+      .option('--refresh', "take Debian's packages as they are today, with all security updates")
+      .addHelpText(
+        'after',
+        `
+Debian's packages are those of the day of the first build until --refresh is given. New versions among them give an
+image with other measurements; clusters keep the image that they were created with.
+
+Variables: ASTERISM_DEBIAN_MIRROR, and those for proxies; see asterism components build --help.`,
+      )
+      .action(async (options: { refresh?: boolean }, command: Command) => {
         const { out, progress, signal } = contextOf(command);
         const parts = await load();
         const built = await progress.phase('node image', (onDetail) =>
-          parts.images.build({ signal, onDetail }),
+          parts.images.build({ signal, onDetail, refresh: options.refresh === true }),
         );
         out.result(built, `${built.reference}\n${built.path}`);
       }),
