@@ -123,6 +123,22 @@ test('a message in crumbs is cut off; one in many pieces of a sensible size is n
   await server.stop(100);
 });
 
+test('a second message is not even looked at, nor a thousand empty ones', async () => {
+  const { server, port, handled } = await serve();
+  const own = session(port);
+  const twice = call(own).resume();
+  twice.end(Buffer.concat([prefix(0), prefix(0)]));
+  const many = call(own).resume();
+  many.write(Buffer.alloc(60_000));
+  for (const stream of [twice, many]) {
+    await closed(stream);
+    assert.equal(stream.rstCode, constants.NGHTTP2_ENHANCE_YOUR_CALM);
+  }
+  assert.equal(handled(), 0);
+  own.destroy();
+  await server.stop(100);
+});
+
 test('a refused message that its caller does not end, and an answer that is not taken, are ended in time', async () => {
   const { server, port, handled } = await serve({ maxRequestBytes: 1024, requestTimeoutMs: 200 });
   const own = session(port);

@@ -21,6 +21,8 @@ export interface GuardLimits {
 const LAST_WORD_MS = 1000;
 /** Names and values of all headers. HTTP/2's own limit binds only callers that acknowledge it. */
 const MAX_HEADER_BYTES = 16 * 1024;
+/** gRPC over HTTP/2, "Length-Prefixed-Message": a flag and four bytes. */
+const PREFIX_BYTES = 5;
 /** Pieces that a small request may come in; more of them for larger ones: a TCP segment holds several hundred bytes. */
 const MIN_PIECES = 16;
 const BYTES_PER_PIECE = 256;
@@ -32,8 +34,9 @@ interface InnerCall {
 }
 
 /**
- * Ends calls whose request is not complete in time or comes in crumbs (each piece that waits costs some hundred bytes
- * more than it holds), and calls whose answer is not taken.
+ * Ends calls whose request is not complete in time, comes in crumbs (each piece that waits costs some hundred bytes more
+ * than it holds) or is followed by another (no method of ours takes two, and grpc-js queues them all: an empty one has
+ * five bytes), and calls whose answer is not taken.
  */
 export function requestGuard({ requestTimeoutMs, maxRequestBytes }: GuardLimits): ServerInterceptor {
   const maxPieces = MIN_PIECES + Math.ceil(maxRequestBytes / BYTES_PER_PIECE);
@@ -47,9 +50,15 @@ export function requestGuard({ requestTimeoutMs, maxRequestBytes }: GuardLimits)
       timer = setTimeout(cut, LAST_WORD_MS);
     };
     let timer = setTimeout(late, requestTimeoutMs);
+    const prefix = Buffer.alloc(PREFIX_BYTES);
+    let received = 0;
     let pieces = 0;
-    stream.on('data', () => {
-      if (++pieces > maxPieces) stream.close(constants.NGHTTP2_ENHANCE_YOUR_CALM);
+    // Before grpc-js sees the piece: it looks at nothing more of a call whose stream is closed.
+    stream.prependListener('data', (piece: Buffer) => {
+      if (received < PREFIX_BYTES) piece.copy(prefix, received);
+      received += piece.length;
+      const whole = received < PREFIX_BYTES ? PREFIX_BYTES : PREFIX_BYTES + prefix.readUInt32BE(1);
+      if (received > whole || ++pieces > maxPieces) stream.close(constants.NGHTTP2_ENHANCE_YOUR_CALM);
     });
     stream.once('end', () => clearTimeout(timer));
     stream.once('close', () => clearTimeout(timer));
