@@ -48,7 +48,9 @@ const only = (manifests: Manifest[], kind: string): Manifest => {
 const HOST_PATHS: Record<string, Record<string, 'read' | 'write'>> = {
   'join-service': {
     '/etc/kubernetes/pki': 'read',
-    '/run/asterism': 'read',
+    '/run/asterism/tpm.sock': 'read',
+    '/run/asterism/event-log.bin': 'read',
+    '/run/asterism/metadata': 'read',
     '/run/state/asterism/audit': 'write',
   },
   'key-service': {
@@ -56,7 +58,7 @@ const HOST_PATHS: Record<string, Record<string, 'read' | 'write'>> = {
     '/etc/kubernetes/pki/ca.key': 'read',
     '/run/state/asterism/audit': 'write',
   },
-  'verification-service': { '/run/asterism': 'read' },
+  'verification-service': { '/run/asterism/tpm.sock': 'read', '/run/asterism/event-log.bin': 'read' },
 };
 const HEALTH_PORTS: Record<string, number> = {
   'join-service': 9100,
@@ -76,6 +78,7 @@ for (const name of Object.keys(HOST_PATHS)) {
     const { spec } = only(manifests, 'DaemonSet').spec.template;
     for (const forbidden of ['hostNetwork', 'hostPID', 'hostIPC'])
       assert.equal(spec[forbidden], undefined, forbidden);
+    assert.deepEqual(spec.securityContext, { seccompProfile: { type: 'RuntimeDefault' } });
     const [container, ...others] = spec.containers;
     assert.equal(others.length, 0);
     assert.equal(container!.image, 'asterism.local/services:0.1.0');
@@ -95,6 +98,7 @@ for (const name of Object.keys(HOST_PATHS)) {
     for (const { name: volume, hostPath } of spec.volumes) {
       const mounts = (container!.volumeMounts ?? []).filter((mount) => mount.name === volume);
       assert.equal(mounts.length, 1, volume);
+      if (hostPath?.path.startsWith('/run/asterism')) assert.equal(mounts[0]!.mountPath, hostPath.path);
       if (hostPath === undefined) assert.equal(mounts[0]!.readOnly, true, volume);
       else seen[hostPath.path] = mounts[0]!.readOnly === true ? 'read' : 'write';
     }
@@ -134,6 +138,18 @@ test('services with keys run on control planes only', () => {
     assert.deepEqual(only(folder(name), 'DaemonSet').spec.template.spec.nodeSelector, {
       'node-role.kubernetes.io/control-plane': '',
     });
+});
+
+test('flannel has the rights to make routes and rules, and no others', () => {
+  const { spec } = only(folder('flannel'), 'DaemonSet').spec.template;
+  assert.deepEqual(spec.securityContext, { seccompProfile: { type: 'RuntimeDefault' } });
+  assert.deepEqual(spec.containers[0]!.securityContext, {
+    allowPrivilegeEscalation: false,
+    readOnlyRootFilesystem: true,
+    capabilities: { drop: ['ALL'], add: ['NET_ADMIN', 'NET_RAW'] },
+  });
+  const paths = spec.volumes.flatMap(({ hostPath }) => hostPath?.path ?? []);
+  assert.deepEqual(paths, ['/run/flannel', '/run/xtables.lock']);
 });
 
 test('flannel is the version of the catalogue and routes the pod subnet', () => {

@@ -1,6 +1,6 @@
 import { appendFile, chmod, mkdir, rename, rm, stat } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import {
   gatewayOf,
   instanceOf,
@@ -14,14 +14,20 @@ const MAX_LOG_LINE = 16 * 1024;
 const MAX_LOG_FILE = 8 << 20;
 
 /**
+ * Where a node's metadata is served, from the host. In a folder of its own, which can be given to a pod alone: a socket
+ * that is made anew when the supervisor starts again could not.
+ */
+export const metadataSocketOf = (uid: string, node: string): string =>
+  join(nodeRuntime(uid, node), 'metadata/metadata.sock');
+
+/**
  * The metadata endpoint of one node: on a socket that only this node has, so that nobody can ask, or log, in its name.
  */
 export async function serveMetadata(current: () => LocalCluster, node: LocalNode): Promise<Server> {
   const { uid } = current();
-  const folder = nodeRuntime(uid, node.name);
-  const socket = join(folder, 'metadata.sock');
+  const socket = metadataSocketOf(uid, node.name);
   const log = join(nodeFolder(uid, node.name), 'node.log');
-  await mkdir(folder, { recursive: true, mode: 0o700 });
+  await mkdir(dirname(socket), { recursive: true, mode: 0o700 });
   await rm(socket, { force: true });
   const json = (value: unknown) => ({ type: 'application/json', body: JSON.stringify(value) });
   const answers: Record<string, () => { type: string; body: string }> = {

@@ -153,7 +153,7 @@ async function writeRuntime(cluster: LocalCluster, node: LocalNode): Promise<voi
     ASTERISM_ATTESTATION_VARIANT: 'qemu-vtpm',
     ASTERISM_TPM: 'swtpm:/run/asterism/tpm.sock',
     ASTERISM_EVENT_LOG: '/run/asterism/event-log.bin',
-    ASTERISM_METADATA: 'unix:/run/asterism/metadata.sock',
+    ASTERISM_METADATA: 'unix:/run/asterism/metadata/metadata.sock',
     // boot.sh puts the one or the other there.
     ASTERISM_STATE_DISK: cluster.stateDisksMapped ? '/dev/state-disk' : '/run/asterism/state-disk.img',
     ASTERISM_STATE_MAPPED: String(cluster.stateDisksMapped),

@@ -24,6 +24,7 @@ import {
 } from './cluster.fixture.ts';
 import { gatewayOf, hostAddressOf, type LocalCluster, nodeRuntime } from './cluster.ts';
 import { ownComponents } from './components.ts';
+import { metadataSocketOf } from './metadata-server.ts';
 import { runningInit } from './node.ts';
 import {
   addLocalNode,
@@ -109,7 +110,7 @@ describe('provider local', { skip: SKIP_NODES }, () => {
 
   it('tells each node who it is, on a socket that no other node has', async () => {
     for (const node of cluster.nodes) {
-      const metadata = httpMetadata(`unix:${join(nodeRuntime(cluster.uid, node.name), 'metadata.sock')}`);
+      const metadata = httpMetadata(`unix:${metadataSocketOf(cluster.uid, node.name)}`);
       const self = await metadata.self();
       assert.equal(self.name, node.name);
       assert.equal(self.role, node.role);
@@ -193,7 +194,7 @@ describe('provider local', { skip: SKIP_NODES }, () => {
   };
 
   it('tells nodes who they are and balances also where its components are lost', async () => {
-    const metadata = httpMetadata(`unix:${join(nodeRuntime(cluster.uid, 'worker-0'), 'metadata.sock')}`);
+    const metadata = httpMetadata(`unix:${metadataSocketOf(cluster.uid, 'worker-0')}`);
     const components = ownComponents(cluster.uid);
     await rename(components, `${components}.away`);
     await killSupervisor();
@@ -208,7 +209,7 @@ describe('provider local', { skip: SKIP_NODES }, () => {
   });
 
   it('survives its supervisor: nodes run on, and another one takes over', async () => {
-    const metadata = httpMetadata(`unix:${join(nodeRuntime(cluster.uid, 'worker-0'), 'metadata.sock')}`);
+    const metadata = httpMetadata(`unix:${metadataSocketOf(cluster.uid, 'worker-0')}`);
     await killSupervisor();
     await eventually(
       'metadata is served again',
@@ -223,7 +224,7 @@ describe('provider local', { skip: SKIP_NODES }, () => {
   });
 
   it('keeps what nodes log within bounds, and free of what a terminal would obey', async () => {
-    const socketPath = join(nodeRuntime(cluster.uid, 'worker-0'), 'metadata.sock');
+    const socketPath = metadataSocketOf(cluster.uid, 'worker-0');
     const ask = (method: string, path: string, body = '') =>
       new Promise<number | undefined>((resolve, reject) =>
         request({ socketPath, method, path }, (response) => {
@@ -279,8 +280,7 @@ describe('provider local', { skip: SKIP_NODES }, () => {
   it('adds a node, which the others then know', async () => {
     const added = await addLocalNode(cluster.uid, 'Worker');
     assert.equal(added.name, 'worker-1');
-    const metadata = (name: string) =>
-      httpMetadata(`unix:${join(nodeRuntime(cluster.uid, name), 'metadata.sock')}`);
+    const metadata = (name: string) => httpMetadata(`unix:${metadataSocketOf(cluster.uid, name)}`);
     await eventually('it is told who it is', 10_000, async () => {
       return (await metadata('worker-1').self()).vpcIp === added.address;
     });
