@@ -6,6 +6,7 @@ import { AuditLog } from '@asterism/runtime/audit-log';
 import { createLogger } from '@asterism/runtime/logger';
 import { nodeParts } from '@asterism/runtime/node-parts';
 import { runChecked } from '@asterism/runtime/program';
+import { HANDSHAKES, RateLimiter } from '@asterism/runtime/rate-limiter';
 import { Health } from './health.ts';
 import type { InitMachine } from './init-phases.ts';
 import { MAX_REQUEST_BYTES, serveInit } from './init-server.ts';
@@ -83,7 +84,12 @@ try {
       async serveInit(options, until) {
         const guard = new SecretGuard(await metadata.initSecretHash());
         const audit = await AuditLog.open(AUDIT_LOG);
-        const server = new AtlsGrpcServer({ issuer, log, maxRequestBytes: MAX_REQUEST_BYTES });
+        const server = new AtlsGrpcServer({
+          issuer,
+          log,
+          maxRequestBytes: MAX_REQUEST_BYTES,
+          handshakes: new RateLimiter(HANDSHAKES),
+        });
         const onServing = (serving: Initializer): void => {
           initializer = serving;
         };
