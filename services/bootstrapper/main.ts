@@ -88,6 +88,8 @@ try {
           issuer,
           log,
           maxRequestBytes: MAX_REQUEST_BYTES,
+          maxConcurrentCalls: 4,
+          maxConnections: 64,
           handshakes: new RateLimiter(HANDSHAKES),
         });
         const onServing = (serving: Initializer): void => {

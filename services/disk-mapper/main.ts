@@ -54,7 +54,8 @@ async function unlock(diskUuid: string): Promise<void> {
         // A worker is brought back by the control planes: its port stays closed.
         if ((await knownRole(metadata, log, until)) === 'Worker') await untilAborted(until);
         const handshakes = new RateLimiter(HANDSHAKES);
-        const makeServer = () => new AtlsGrpcServer({ issuer, log, maxRequestBytes: 16 * 1024, handshakes });
+        const limits = { maxRequestBytes: 16 * 1024, maxConnections: 64, handshakes };
+        const makeServer = () => new AtlsGrpcServer({ issuer, log, ...limits });
         await serveRecovery(makeServer, { diskUuid, openKms, unlocker, audit, log }, until);
       },
     },
