@@ -1,10 +1,11 @@
 // Runs the real command as a child process.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { DEFAULT_VERSION, RELEASES } from '@asterism/kubernetes/components/catalogue';
 
 const ASTERISM = join(import.meta.dirname, '../asterism');
 
@@ -38,13 +39,15 @@ for (const args of [
   ['config', 'generate', 'local', '--name', 'a'.repeat(38)],
   ['config', 'generate', 'local', '-c', '0'],
   ['config', 'generate', 'local', '-w', '1e1'],
+  ['config', 'generate', 'local', '--bogus'],
+  ['local', 'remove'],
 ]) {
   test(`wrong usage exits with 1 and says why: asterism ${args.join(' ').slice(0, 60)}`, async (t) => {
     const cwd = await folder(t);
     const { status, stdout, stderr } = asterism(args, cwd);
     assert.equal(status, 1);
     assert.equal(stdout, '');
-    assert.match(stderr, /Usage:|error:/);
+    assert.match(stderr, /Usage:|error:.*\(run with --help to see what is possible\)/s);
     assert.doesNotMatch(stderr, /\n\s+at /, 'a stack without --debug');
   });
 }
@@ -60,6 +63,18 @@ test('version answers in text and in JSON', async (t) => {
   assert.match(asterism(['version'], cwd).stdout, /^asterism \d+\.\d+\.\d+ \(Node 24\./);
   const json = JSON.parse(asterism(['version', '-o', 'json'], cwd).stdout);
   assert.match(json.asterism, /^\d+\.\d+\.\d+$/);
+});
+
+test('--version says what version does', async (t) => {
+  const cwd = await folder(t);
+  const { status, stdout } = asterism(['--version'], cwd);
+  assert.equal(status, 0);
+  assert.equal(stdout, asterism(['version'], cwd).stdout);
+});
+
+test('the help of components build names the variable of the mirror', async (t) => {
+  const { stdout } = asterism(['components', 'build', '--help'], await folder(t));
+  assert.match(stdout, /ASTERISM_COMPONENTS_MIRROR/);
 });
 
 test('config generate writes mode 0600 and never overwrites without --force', async (t) => {
@@ -81,6 +96,45 @@ test('config generate -f - prints and writes nothing', async (t) => {
   assert.equal(status, 0);
   assert.match(stdout, /controlPlaneNodes: 3\n\s+workerNodes: 2/);
   await assert.rejects(stat(join(cwd, 'asterism-conf.yaml')), { code: 'ENOENT' });
+});
+
+test('config generate takes no other file, which nothing would read, and says so', async (t) => {
+  const cwd = await folder(t);
+  for (const args of [
+    ['-f', 'other.yaml'],
+    ['-f', join(cwd, 'other.yaml')],
+    ['-f', '-', '-o', 'json'],
+  ]) {
+    const { status, stdout, stderr } = asterism(['config', 'generate', 'local', ...args], cwd);
+    assert.equal(status, 1);
+    assert.equal(stdout, '');
+    assert.match(stderr, /error: .*(asterism-conf\.yaml of the workspace|leave out -o json)/);
+  }
+  assert.deepEqual(await readdir(cwd), []);
+});
+
+test('config generate takes versions of the catalogue, by their minor too, and no others', async (t) => {
+  const cwd = await folder(t);
+  const generate = (version: string) =>
+    asterism(['config', 'generate', 'local', '-f', '-', '-k', version], cwd);
+  const minors = RELEASES.map(({ version }) => version.replace(/\.\d+$/, ''));
+  for (const [i, { version }] of RELEASES.entries()) {
+    assert.match(generate(version).stdout, new RegExp(`^kubernetesVersion: ${version}$`, 'm'));
+    assert.match(generate(minors[i]!).stdout, new RegExp(`^kubernetesVersion: ${version}$`, 'm'));
+  }
+  const { status, stderr } = generate('v1.2.3');
+  assert.equal(status, 1);
+  assert.ok(stderr.includes(DEFAULT_VERSION), stderr);
+  const { stdout } = asterism(['config', 'generate', 'local', '-f', '-'], cwd);
+  assert.match(stdout, new RegExp(`^kubernetesVersion: ${DEFAULT_VERSION}$`, 'm'));
+});
+
+test('what config generate says to run next is for the file that it wrote', async (t) => {
+  const cwd = await folder(t);
+  const here = asterism(['config', 'generate', 'local'], cwd).stdout;
+  assert.match(here, /`asterism image measurements --write-config`/);
+  const there = asterism(['config', 'generate', 'local', '--workspace', 'a'], cwd).stdout;
+  assert.ok(there.includes(`\`asterism --workspace ${join(cwd, 'a')} image measurements --write-config\``));
 });
 
 test('--workspace names another folder, before or after the command', async (t) => {
@@ -169,6 +223,38 @@ test('an unknown key in the configuration is an error of every command that read
   }
 });
 
+for (const [what, change] of [
+  ['PCR 24', (text: string) => text.replace('      4:', '      24:')],
+  ['a missing key', (text: string) => text.replace(/^name: .*$/m, '')],
+  ['another type', (text: string) => text.replace(/workerNodes: .*$/m, 'workerNodes: [x]')],
+  ['nothing', () => ''],
+  ['half a mapping', () => 'a: ['],
+] as const) {
+  test(`a configuration with ${what} is refused in words, not in those of a library`, async (t) => {
+    const cwd = await folder(t);
+    await initialised(cwd);
+    const path = join(cwd, 'asterism-conf.yaml');
+    const text = await readFile(path, 'utf8');
+    await writeFile(path, change(text));
+    assert.notEqual(change(text), text);
+    const { status, stderr } = asterism(['verify'], cwd);
+    assert.equal(status, 1);
+    assert.ok(stderr.includes(`error: ${path}:`), stderr);
+    assert.doesNotMatch(stderr, /"code":|because:/);
+  });
+}
+
+test('a damaged state file leaves a way: the error names local list', async (t) => {
+  const cwd = await folder(t);
+  await writeFile(join(cwd, 'asterism-state.json'), '{"schema": 1, "uid": 5}');
+  for (const args of [['status'], ['terminate', '--yes'], ['mini', 'down', '--workspace', cwd]]) {
+    const { status, stderr } = asterism(args, cwd);
+    assert.equal(status, 1);
+    assert.match(stderr, /asterism local list.*asterism local remove UID/s);
+    assert.doesNotMatch(stderr, /"code":/);
+  }
+});
+
 /** A configuration that could be used, and a state of an initialised cluster whose node is nowhere. */
 async function initialised(cwd: string): Promise<void> {
   const expected = '11'.repeat(32);
@@ -205,6 +291,24 @@ test('verify of nodes that do not answer exits with 4 and still tells about each
   const result = JSON.parse(stdout);
   assert.equal(result.outcome, 'failed');
   assert.equal(result.nodes[0].outcome, 'unreachable');
+});
+
+test('verify ends no line in an empty remark of a library', async (t) => {
+  const cwd = await folder(t);
+  await initialised(cwd);
+  const { stdout } = asterism(['verify'], cwd);
+  assert.match(stdout, /unreachable/);
+  assert.doesNotMatch(stdout, /Resolution note/);
+});
+
+test('status of a cluster whose machines are gone says so and what its evidence is worth', async (t) => {
+  const cwd = await folder(t);
+  await initialised(cwd);
+  const { status, stdout } = asterism(['status'], cwd);
+  assert.equal(status, 0);
+  assert.match(stdout, /cp-0 +ControlPlane +127\.99\.99\.1 +unknown +unknown/);
+  assert.match(stdout, /asterism terminate/);
+  assert.match(stdout, /whoever controls the host can forge/);
 });
 
 test('recover where nobody asks exits with 4', async (t) => {

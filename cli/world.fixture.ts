@@ -19,6 +19,7 @@ import { StatusError } from '@asterism/rpc/status';
 import { fakeDocument, fakeIssuer, fakeVerifier } from '@asterism/testkit/fake-attestation';
 import type { Context } from './context.ts';
 import { BOOTSTRAPPER_PORT } from './flows/init-cluster.ts';
+import type { MiniOptions } from './flows/mini.ts';
 import { VERIFY_PORT } from './flows/verify-node.ts';
 import type { FoundCluster } from './machines.ts';
 import { Output } from './output.ts';
@@ -26,6 +27,13 @@ import type { Parts } from './parts.ts';
 import { Progress } from './progress.ts';
 
 export const measurements = { 4: { expected: '11'.repeat(32), warnOnly: false } };
+/** `mini up` without flags, on a machine that is large enough. */
+export const AS_FOUND: MiniOptions = {
+  controlPlaneNodes: undefined,
+  workerNodes: undefined,
+  kubernetesVersion: undefined,
+  checkMachine: async () => {},
+};
 /** What the commands say their evidence is worth here. */
 export const TRUST = 'This evidence is made up.';
 

@@ -4,23 +4,16 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { generateMasterSecret } from '@asterism/config/master-secret';
 import { WorkspaceError } from '@asterism/config/workspace';
-import { measurements, world } from '../world.fixture.ts';
+import { AS_FOUND, measurements, world } from '../world.fixture.ts';
 import { miniUp } from './mini.ts';
 import { configure } from './mini-config.ts';
 import { miniDown } from './mini-down.ts';
 import { MARKER_FILE } from './mini-marker.ts';
 import { terminateCluster } from './terminate-cluster.ts';
 
-const none = {
-  controlPlaneNodes: undefined,
-  workerNodes: undefined,
-  kubernetesVersion: undefined,
-  checkMachine: async () => {},
-};
-
 test('down leaves nothing, and the second time there is no mini cluster', async (t) => {
   const { folder, parts, context, done } = await world(t);
-  await miniUp(context(), parts, none);
+  await miniUp(context(), parts, AS_FOUND);
   assert.deepEqual(await miniDown(context(), parts.machines), []);
   assert.ok(done.includes('destroy'));
   await assert.rejects(readdir(folder), { code: 'ENOENT' });
@@ -32,7 +25,7 @@ test('down leaves nothing, and the second time there is no mini cluster', async 
 
 test('down keeps what is not ours', async (t) => {
   const { folder, parts, context } = await world(t);
-  await miniUp(context(), parts, none);
+  await miniUp(context(), parts, AS_FOUND);
   await writeFile(join(folder, 'notes.txt'), 'mine');
   assert.deepEqual(await miniDown(context(), parts.machines), ['notes.txt']);
   assert.deepEqual(await readdir(folder), ['notes.txt']);
@@ -45,9 +38,9 @@ test('down keeps a configuration that was there before, also after several ups',
   const shape = { version: version!, controlPlaneNodes: 1, workerNodes: 1 };
   await configure(workspace, out, shape, { reference: 'sha256:image', path: '', measurements });
   const text = await workspace.read('asterism-conf.yaml');
-  await miniUp(context(), parts, none);
+  await miniUp(context(), parts, AS_FOUND);
   await terminateCluster(context(), parts.machines);
-  await miniUp(context(), parts, none);
+  await miniUp(context(), parts, AS_FOUND);
   assert.deepEqual(await miniDown(context(), parts.machines), ['asterism-conf.yaml']);
   assert.equal(await workspace.read('asterism-conf.yaml'), text);
 });
@@ -58,7 +51,7 @@ for (const [what, secret] of [
 ] as const) {
   test(`down keeps a master secret that was put in the place of its own: ${what}`, async (t) => {
     const { parts, context } = await world(t);
-    await miniUp(context(), parts, none);
+    await miniUp(context(), parts, AS_FOUND);
     const { workspace } = context();
     await workspace.remove('asterism-mastersecret.json');
     if (secret === undefined) await workspace.createMasterSecret(generateMasterSecret());
@@ -69,7 +62,7 @@ for (const [what, secret] of [
 
 test('a cluster that mini up did not make is refused, and nothing of it is removed', async (t) => {
   const { folder, parts, context, done } = await world(t);
-  await miniUp(context(), parts, none);
+  await miniUp(context(), parts, AS_FOUND);
   const { workspace } = context();
   const state = await workspace.requireState();
   const files = await readdir(folder);
@@ -121,7 +114,7 @@ test('where there is none, the clusters of this machine are named, and how to re
 
 test('a cluster whose state file was lost is removed by what the marker says', async (t) => {
   const { parts, context, clusters } = await world(t);
-  await miniUp(context(), parts, none);
+  await miniUp(context(), parts, AS_FOUND);
   await context().workspace.remove('asterism-state.json');
   assert.deepEqual(await miniDown(context(), parts.machines), ['asterism-admin.conf']);
   assert.deepEqual(clusters, []);
@@ -129,7 +122,7 @@ test('a cluster whose state file was lost is removed by what the marker says', a
 
 test('a user who may not remove machines changes nothing', async (t) => {
   const { folder, parts, context, fate } = await world(t);
-  await miniUp(context(), parts, none);
+  await miniUp(context(), parts, AS_FOUND);
   const state = await context().workspace.requireState();
   const files = await readdir(folder);
   fate.permission = new Error('run it as root');

@@ -1,16 +1,9 @@
 import assert from 'node:assert/strict';
 import { AsyncResource } from 'node:async_hooks';
 import { test } from 'node:test';
-import { world } from '../world.fixture.ts';
+import { AS_FOUND, world } from '../world.fixture.ts';
 import { miniUp } from './mini.ts';
 import { miniDown } from './mini-down.ts';
-
-const none = {
-  controlPlaneNodes: undefined,
-  workerNodes: undefined,
-  kubernetesVersion: undefined,
-  checkMachine: async () => {},
-};
 
 test('a second up, or a down, leaves alone what an up is just making', async (t) => {
   const { parts, context, done } = await world(t);
@@ -23,10 +16,10 @@ test('a second up, or a down, leaves alone what an up is just making', async (t)
   };
   // Not as steps of the first one, which may enter its own workspace.
   const [miniUpElsewhere, miniDownElsewhere] = [
-    AsyncResource.bind(() => miniUp(context(), parts, none)),
+    AsyncResource.bind(() => miniUp(context(), parts, AS_FOUND)),
     AsyncResource.bind(() => miniDown(context(), parts.machines)),
   ];
-  const { already } = await miniUp(context(), parts, none);
+  const { already } = await miniUp(context(), parts, AS_FOUND);
   assert.equal(already, false);
   assert.deepEqual(done, ['components v1.37.2', 'image', 'create']);
 });

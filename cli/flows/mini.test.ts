@@ -3,23 +3,16 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { generateMasterSecret, renderMasterSecret } from '@asterism/config/master-secret';
-import { measurements, TRUST, world } from '../world.fixture.ts';
+import { AS_FOUND, measurements, TRUST, world } from '../world.fixture.ts';
 import { type MiniOptions, miniUp } from './mini.ts';
 import { miniDown } from './mini-down.ts';
 import { fingerprint, MARKER_FILE, readMarker } from './mini-marker.ts';
 import type { Needs } from './requirements.ts';
 import { terminateCluster } from './terminate-cluster.ts';
 
-const none: MiniOptions = {
-  controlPlaneNodes: undefined,
-  workerNodes: undefined,
-  kubernetesVersion: undefined,
-  checkMachine: async () => {},
-};
-
 test('from nothing to a verified cluster, with its times kept', async (t) => {
   const { folder, parts, context, done } = await world(t);
-  const result = await miniUp(context(), parts, none);
+  const result = await miniUp(context(), parts, AS_FOUND);
   assert.equal(result.already, false);
   assert.deepEqual(done, ['components v1.37.2', 'image', 'create']);
   assert.deepEqual(
@@ -36,12 +29,12 @@ test('from nothing to a verified cluster, with its times kept', async (t) => {
 
 test('run again on a live cluster it makes nothing and says so', async (t) => {
   const { folder, parts, context, done, inits } = await world(t);
-  await miniUp(context(), parts, none);
+  await miniUp(context(), parts, AS_FOUND);
   const files = await Promise.all(
     (await readdir(folder)).map((name) => readFile(join(folder, name), 'utf8')),
   );
   done.length = 0;
-  const result = await miniUp(context(), parts, none);
+  const result = await miniUp(context(), parts, AS_FOUND);
   assert.equal(result.already, true);
   assert.deepEqual(done, []);
   assert.equal(inits(), 1);
@@ -53,20 +46,20 @@ test('run again on a live cluster it makes nothing and says so', async (t) => {
 
 test('an init that failed is gone on with, on the same machines', async (t) => {
   const { parts, context, done, inits } = await world(t, { failInits: 1 });
-  await assert.rejects(miniUp(context(), parts, none), { code: 'ERR_PHASE' });
+  await assert.rejects(miniUp(context(), parts, AS_FOUND), { code: 'ERR_PHASE' });
   done.length = 0;
-  await miniUp(context(), parts, none);
+  await miniUp(context(), parts, AS_FOUND);
   assert.deepEqual(done, []);
   assert.equal(inits(), 2);
 });
 
 test('machines that were never finished are removed and made anew', async (t) => {
   const { parts, context, done } = await world(t, { failInits: 1 });
-  await assert.rejects(miniUp(context(), parts, none), { code: 'ERR_PHASE' });
+  await assert.rejects(miniUp(context(), parts, AS_FOUND), { code: 'ERR_PHASE' });
   const { workspace } = context();
   await workspace.writeState({ ...(await workspace.requireState()), phase: 'creating' });
   done.length = 0;
-  await miniUp(context(), parts, none);
+  await miniUp(context(), parts, AS_FOUND);
   assert.deepEqual(done, ['destroy', 'components v1.37.2', 'image', 'create']);
 });
 
@@ -87,10 +80,10 @@ test('the marker is there before machines, configuration and secret, and tells w
     assert.deepEqual(await readdir(workspace.folder), []);
     throw new Error('stopped');
   };
-  await assert.rejects(miniUp(context(), parts, none), /stopped/);
+  await assert.rejects(miniUp(context(), parts, AS_FOUND), /stopped/);
   assert.deepEqual(await readdir(workspace.folder), []);
   parts.images.build = async () => ({ reference: 'sha256:image', path: '/image', measurements });
-  await miniUp(context(), parts, none);
+  await miniUp(context(), parts, AS_FOUND);
   assert.deepEqual(seen, ['create']);
   assert.equal(clusters.length, 1);
 });
@@ -99,7 +92,7 @@ test('the machine is looked at before anything is built, and not for a cluster t
   const { parts, context, done } = await world(t);
   const asked: Needs[] = [];
   const small: MiniOptions = {
-    ...none,
+    ...AS_FOUND,
     workerNodes: 2,
     checkMachine: async (needs) => {
       asked.push(needs);
@@ -114,21 +107,21 @@ test('the machine is looked at before anything is built, and not for a cluster t
     asked[0]?.room.map(({ gib }) => gib),
     [7, 0.5],
   );
-  await miniUp(context(), parts, none);
+  await miniUp(context(), parts, AS_FOUND);
   await miniUp(context(), parts, { ...small, workerNodes: undefined });
   assert.equal(asked.length, 1);
 });
 
 test('after a down that was interrupted, up makes a new cluster with the secret that it had made', async (t) => {
   const { parts, context, done, fate, clusters } = await world(t);
-  await miniUp(context(), parts, none);
+  await miniUp(context(), parts, AS_FOUND);
   const { workspace } = context();
   const secret = await workspace.masterSecret();
   fate.destroy = new Error('stopped');
   await assert.rejects(miniDown(context(), parts.machines), /stopped/);
   delete fate.destroy;
   done.length = 0;
-  const { already, state } = await miniUp(context(), parts, none);
+  const { already, state } = await miniUp(context(), parts, AS_FOUND);
   assert.equal(already, false);
   assert.deepEqual(done, ['destroy', 'components v1.37.2', 'image', 'create']);
   assert.deepEqual(await workspace.masterSecret(), secret);
@@ -140,11 +133,11 @@ test('after a down that was interrupted, up makes a new cluster with the secret 
 
 test('after terminate, up makes a new cluster with the secret that it had made', async (t) => {
   const { parts, context } = await world(t);
-  const first = await miniUp(context(), parts, none);
+  const first = await miniUp(context(), parts, AS_FOUND);
   const { workspace } = context();
   const secret = await workspace.masterSecret();
   await terminateCluster(context(), parts.machines);
-  const second = await miniUp(context(), parts, none);
+  const second = await miniUp(context(), parts, AS_FOUND);
   assert.notEqual(second.state.uid, first.state.uid);
   assert.notEqual(second.state.clusterId, first.state.clusterId);
   assert.deepEqual(await workspace.masterSecret(), secret);
@@ -155,11 +148,11 @@ test('after terminate, up makes a new cluster with the secret that it had made',
 test('after a down that stopped between two files, up makes the missing one anew', async (t) => {
   for (const gone of ['asterism-mastersecret.json', 'asterism-conf.yaml']) {
     const { parts, context } = await world(t);
-    await miniUp(context(), parts, none);
+    await miniUp(context(), parts, AS_FOUND);
     const { workspace } = context();
     await terminateCluster(context(), parts.machines);
     await workspace.remove(gone);
-    await miniUp(context(), parts, none);
+    await miniUp(context(), parts, AS_FOUND);
     await miniDown(context(), parts.machines);
     await assert.rejects(readdir(workspace.folder), { code: 'ENOENT' });
   }
@@ -171,7 +164,7 @@ for (const name of ['asterism-mastersecret.json', 'asterism-admin.conf']) {
     const { workspace } = context();
     await workspace.create(name, renderMasterSecret(generateMasterSecret()));
     const text = await workspace.read(name);
-    await assert.rejects(miniUp(context(), parts, none), (error: Error & { code: string }) => {
+    await assert.rejects(miniUp(context(), parts, AS_FOUND), (error: Error & { code: string }) => {
       assert.ok(error.message.startsWith(workspace.path(name)));
       assert.match(error.message, /move it away.*--workspace/);
       return error.code === 'ERR_EXISTS';
@@ -184,42 +177,42 @@ for (const name of ['asterism-mastersecret.json', 'asterism-admin.conf']) {
 
 test('a secret that was put in the place of its own is refused', async (t) => {
   const { parts, context, done } = await world(t);
-  await miniUp(context(), parts, none);
+  await miniUp(context(), parts, AS_FOUND);
   const { workspace } = context();
   await terminateCluster(context(), parts.machines);
   await workspace.remove('asterism-mastersecret.json');
   await workspace.createMasterSecret(generateMasterSecret());
   done.length = 0;
-  await assert.rejects(miniUp(context(), parts, none), { code: 'ERR_EXISTS' });
+  await assert.rejects(miniUp(context(), parts, AS_FOUND), { code: 'ERR_EXISTS' });
   assert.deepEqual(done, []);
 });
 
 test('a cluster that it did not make is left alone, half made too', async (t) => {
   for (const phase of ['initialized', 'created', 'creating'] as const) {
     const { parts, context, done } = await world(t);
-    await miniUp(context(), parts, none);
+    await miniUp(context(), parts, AS_FOUND);
     const { workspace } = context();
     await workspace.writeState({ ...(await workspace.requireState()), phase });
     await workspace.remove(MARKER_FILE);
     done.length = 0;
-    await assert.rejects(miniUp(context(), parts, none), { code: 'ERR_NOT_MINI' });
+    await assert.rejects(miniUp(context(), parts, AS_FOUND), { code: 'ERR_NOT_MINI' });
     assert.deepEqual(done, []);
   }
 });
 
 test('a cluster whose machines are gone is told from one that is stopped', async (t) => {
   const { parts, context, clusters } = await world(t);
-  await miniUp(context(), parts, none);
+  await miniUp(context(), parts, AS_FOUND);
   clusters.length = 0;
-  await assert.rejects(miniUp(context(), parts, none), /machines.*gone.*asterism mini down/);
+  await assert.rejects(miniUp(context(), parts, AS_FOUND), /machines.*gone.*asterism mini down/);
 });
 
 test('a cluster whose nodes are stopped is left alone; the message says what to do', async (t) => {
   const { parts, context, done, running } = await world(t);
-  await miniUp(context(), parts, none);
+  await miniUp(context(), parts, AS_FOUND);
   running.delete('node-1');
   done.length = 0;
-  await assert.rejects(miniUp(context(), parts, none), /node-1.*asterism local start/s);
+  await assert.rejects(miniUp(context(), parts, AS_FOUND), /node-1.*asterism local start/s);
   assert.deepEqual(done, []);
 });
 
@@ -230,9 +223,9 @@ for (const [what, flags] of [
 ] as const) {
   test(`flags that contradict a cluster with ${what} or its configuration are refused`, async (t) => {
     const { parts, context, done } = await world(t);
-    await miniUp(context(), parts, none);
+    await miniUp(context(), parts, AS_FOUND);
     done.length = 0;
-    const given = { ...none, ...flags };
+    const given = { ...AS_FOUND, ...flags };
     await assert.rejects(miniUp(context(), parts, given), new RegExp(`is there already with ${what}`));
     await terminateCluster(context(), parts.machines);
     done.length = 0;
@@ -243,19 +236,19 @@ for (const [what, flags] of [
 
 test('flags that say what is there are fine, the version by its minor too', async (t) => {
   const { parts, context } = await world(t);
-  await miniUp(context(), parts, none);
-  const same = { ...none, controlPlaneNodes: 1, workerNodes: 1, kubernetesVersion: '1.37' };
+  await miniUp(context(), parts, AS_FOUND);
+  const same = { ...AS_FOUND, controlPlaneNodes: 1, workerNodes: 1, kubernetesVersion: '1.37' };
   assert.equal((await miniUp(context(), parts, same)).already, true);
 });
 
 test('the version that is configured is the one whose components are built', async (t) => {
   const { parts, context, done } = await world(t);
   const { workspace } = context();
-  await miniUp(context(), parts, { ...none, kubernetesVersion: 'v1.36' });
+  await miniUp(context(), parts, { ...AS_FOUND, kubernetesVersion: 'v1.36' });
   assert.ok(done.includes('components v1.36.3'));
   await terminateCluster(context(), parts.machines);
   done.length = 0;
-  const { kubectl } = await miniUp(context(), parts, none);
+  const { kubectl } = await miniUp(context(), parts, AS_FOUND);
   assert.ok(done.includes('components v1.36.3'));
   assert.equal(kubectl, '/cache/kubectl2');
   assert.equal((await workspace.requireState()).kubernetesVersion, 'v1.36.3');
@@ -264,7 +257,7 @@ test('the version that is configured is the one whose components are built', asy
 test('a version that is not in the catalogue is refused with those that are', async (t) => {
   const { parts, context, done } = await world(t);
   await assert.rejects(
-    miniUp(context(), parts, { ...none, kubernetesVersion: 'v1.0.0' }),
+    miniUp(context(), parts, { ...AS_FOUND, kubernetesVersion: 'v1.0.0' }),
     /v1\.37\.2, v1\.36\.3/,
   );
   assert.deepEqual(done, []);
