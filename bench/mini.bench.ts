@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { MARKER_FILE } from '@asterism/cli/flows/mini-marker';
 import type { Bench, Row } from './bench.ts';
 
 const ASTERISM = join(import.meta.dirname, '../asterism');
@@ -21,7 +22,7 @@ export default {
     try {
       progress('mini up');
       await asterism(['--workspace', workspace, 'mini', 'up']);
-      const path = join(workspace, 'phases.json');
+      const path = join(workspace, MARKER_FILE);
       const { phases }: { phases: { phase: string; milliseconds: number }[] } = JSON.parse(
         readFileSync(path, 'utf8'),
       );
@@ -37,8 +38,11 @@ export default {
       const note = `with everything built; aim: under ${AIM_S} s`;
       return [...rows, { what: 'mini up', value: total, unit: 's', note }];
     } finally {
-      progress('mini down');
-      await asterism(['--workspace', workspace, 'mini', 'down']);
+      // Where it failed before it made anything, there is nothing that `mini down` would know of.
+      if (existsSync(join(workspace, MARKER_FILE))) {
+        progress('mini down');
+        await asterism(['--workspace', workspace, 'mini', 'down']);
+      }
       if (existsSync(workspace)) await rm(workspace, { recursive: true });
     }
   },
