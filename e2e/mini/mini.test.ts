@@ -1,6 +1,7 @@
 // One command makes an attested cluster: every node is Ready, verify holds, pods reach each other across nodes.
 import assert from 'node:assert/strict';
 import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { before, describe, test } from 'node:test';
 import {
   assertNodesReady,
@@ -13,6 +14,8 @@ import {
   sharedCluster,
 } from '../cluster.ts';
 
+/** What every command that judges evidence of this provider says of it. */
+const TRUST = /whoever controls the host can forge this evidence/;
 /** The image that every node carries, so that the scenario needs no registry. It holds Node. */
 const IMAGE = 'asterism.local/services:0.1.0';
 
@@ -31,6 +34,7 @@ describe('mini', { skip: SKIP }, () => {
   test('verify exits with 0 and lists the checks of every node', async () => {
     const verdict = JSON.parse(await must(asterism(['verify', '-o', 'json'], { timeoutMs: 120_000 })));
     assert.equal(verdict.nodes.length, 2);
+    assert.match(verdict.trust, TRUST);
     for (const node of verdict.nodes) {
       assert.equal(node.outcome, 'passed', JSON.stringify(node));
       for (const name of ['pcr-4', 'pcr-9', 'pcr-11', 'pcr-12', 'pcr-15']) {
@@ -63,6 +67,7 @@ describe('mini', { skip: SKIP }, () => {
       'asterism-state.json',
       'asterism-mastersecret.json',
       'asterism-admin.conf',
+      'asterism-mini.json',
     ]) {
       assert.equal((await stat(cluster.workspace.path(name))).mode & 0o777, 0o600, name);
     }
@@ -73,7 +78,29 @@ describe('mini', { skip: SKIP }, () => {
     const { status, stdout, stderr } = await asterism(['mini', 'up'], { timeoutMs: 120_000 });
     assert.equal(status, 0, stderr);
     assert.match(stdout + stderr, /already/);
+    assert.match(stdout, TRUST);
     assert.equal(await cluster.workspace.read('asterism-state.json'), before);
+  });
+
+  test('running it again with flags for another cluster is refused', async () => {
+    const { status, stderr } = await asterism(['mini', 'up', '--worker-nodes', '2'], { timeoutMs: 60_000 });
+    assert.equal(status, 1);
+    assert.match(stderr, /is there already with 1 worker nodes/);
+  });
+
+  test('the cluster is among those of this machine, with its workspace', async () => {
+    const { clusters } = JSON.parse(await must(asterism(['local', 'list', '-o', 'json'])));
+    const { uid, name } = cluster.state;
+    const found = clusters.find((one: { uid: string }) => one.uid === uid);
+    assert.deepEqual(found, { uid, name, nodes: { running: 2, total: 2 }, workspace: SHARED });
+  });
+
+  test('mini down in another workspace names the clusters of this machine and removes none', async () => {
+    const { status, stderr } = await asterism(['mini', 'down'], { workspace: join(SHARED, 'other') });
+    assert.equal(status, 1);
+    assert.match(stderr, /there is no mini cluster in/);
+    assert.ok(stderr.includes(cluster.state.uid), stderr);
+    await must(asterism(['verify'], { timeoutMs: 120_000 }));
   });
 
   test('create in a workspace that has a cluster is refused', async () => {
@@ -103,6 +130,7 @@ describe('mini', { skip: SKIP }, () => {
     );
     assert.equal(status.phase, 'initialized');
     assert.equal(status.nodes.length, 2);
+    assert.match(status.trust, TRUST);
     for (const node of status.nodes) {
       assert.equal(node.ready, true);
       assert.equal(typeof node.stateDiskMapped, 'boolean');
