@@ -141,6 +141,19 @@ test('a name with two addresses: the first is waited for, however long its hands
   await other.stop(100);
 });
 
+test('verified connections that do nothing make room for the next caller of their address', async () => {
+  const { server, port } = await serve({ issuer: fakeIssuer(), maxConnectionsPerAddress: 4 });
+  const target = { host: '127.0.0.1', port, verifiers: [fakeVerifier()] };
+  const idle = Array.from({ length: 10 }, () => atlsClient(Keys, target));
+  await Promise.all(idle.map((client) => client.peer()));
+  const client = atlsClient(Keys, target);
+  const { dataKey } = await client.getDataKey({ dataKeyId: 'a', length: 1 });
+  assert.equal(text(dataKey), 'a:1:127.0.0.1:');
+  assert.ok(server.connections.served <= 4);
+  for (const each of [...idle, client]) each.close();
+  await server.stop(100);
+});
+
 test('mutual: the handler sees the verdict of the very connection, with many at once', async () => {
   const { server, port } = await serve({ issuer: fakeIssuer(), verifiers: [fakeVerifier()] });
   const ids = new Map<string, string>();
