@@ -121,7 +121,7 @@ describe('provider local', { skip: SKIP_NODES }, () => {
         node.name,
         'sh',
         '-c',
-        'find / -xdev -name "*.sock" -path "*asterism*" 2>/dev/null; ls /run/asterism',
+        'find / -xdev -name "*.sock" -path "*asterism*" 2>/dev/null; ls -R /run/asterism',
       );
       assert.match(output, /metadata\.sock/);
       assert.doesNotMatch(output, /tpm-control|\.ctrl/);
