@@ -211,6 +211,7 @@ async function writing(path: string, work: () => Promise<void>): Promise<void> {
 
 /** The system's words for an error, without the call and the paths that its message names. */
 function reasonOf(error: unknown): string {
-  const { errno, message } = error as NodeJS.ErrnoException;
+  const { code, errno, message } = error as NodeJS.ErrnoException;
+  if (code === 'EACCES') return 'permission denied; run it as root, or as whoever made the folder';
   return errno === undefined ? message : getSystemErrorMessage(errno);
 }
