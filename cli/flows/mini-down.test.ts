@@ -89,6 +89,17 @@ test('a cluster that mini up did not make is refused, and nothing of it is remov
   );
 });
 
+test('a damaged marker leaves a way', async (t) => {
+  const { parts, context, done } = await world(t);
+  await miniUp(context(), parts, AS_FOUND);
+  await context().workspace.create(MARKER_FILE, '{"schema": 1}', { overwrite: true });
+  done.length = 0;
+  for (const call of [miniDown(context(), parts.machines), miniUp(context(), parts, AS_FOUND)]) {
+    await assert.rejects(call, /asterism-mini\.json: made: is missing.*asterism --workspace \S+ terminate/s);
+  }
+  assert.deepEqual(done, []);
+});
+
 test('files without cluster and marker are left alone', async (t) => {
   const { folder, parts, context } = await world(t);
   const names = ['asterism-admin.conf', 'asterism-conf.yaml', 'asterism-mastersecret.json'];

@@ -3,6 +3,7 @@ import type { MasterSecret } from '@asterism/config/master-secret';
 import type { ClusterState } from '@asterism/config/state';
 import { parseJson } from '@asterism/config/strict';
 import { type Workspace, WorkspaceError } from '@asterism/config/workspace';
+import { ParseError } from '@asterism/errors/errors';
 import { z } from 'zod';
 
 /** Marks a workspace as one of `mini up`, before anything else is made there. */
@@ -28,10 +29,22 @@ const schema = z.strictObject({
 /** What `mini up` has made in a workspace. */
 export type Marker = z.infer<typeof schema>;
 
-/** @returns undefined where `mini up` has made nothing in this workspace */
+/**
+ * @returns undefined where `mini up` has made nothing in this workspace
+ * @throws ParseError (ERR_MARKER_DAMAGED) that says how to remove the cluster without the file
+ */
 export async function readMarker(workspace: Workspace): Promise<Marker | undefined> {
   const text = await workspace.read(MARKER_FILE);
-  return text === undefined ? undefined : parseJson(text, schema, workspace.path(MARKER_FILE));
+  try {
+    return text === undefined ? undefined : parseJson(text, schema, workspace.path(MARKER_FILE));
+  } catch (error) {
+    if (!(error instanceof ParseError)) throw error;
+    throw new ParseError(
+      `${error.message}\nWhere there is no copy of the file, remove the cluster with: ` +
+        `asterism --workspace ${workspace.folder} terminate, then delete the file`,
+      { code: 'ERR_MARKER_DAMAGED' },
+    );
+  }
 }
 
 export async function writeMarker(workspace: Workspace, marker: Marker): Promise<void> {
