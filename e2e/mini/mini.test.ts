@@ -9,6 +9,7 @@ import {
   type Cluster,
   eventually,
   must,
+  run,
   SHARED,
   SKIP,
   sharedCluster,
@@ -80,6 +81,16 @@ describe('mini', { skip: SKIP }, () => {
     assert.match(stdout + stderr, /already/);
     assert.match(stdout, TRUST);
     assert.equal(await cluster.workspace.read('asterism-state.json'), before);
+  });
+
+  test('the commands that it prints to try next can be run as they stand', async () => {
+    const { commands } = JSON.parse(
+      await must(asterism(['mini', 'up', '-o', 'json'], { timeoutMs: 120_000 })),
+    );
+    assert.equal(commands.length, 3);
+    assert.match(await must(run('sh', ['-c', commands[0]])), /control-plane-0 +Ready/);
+    assert.match(await must(run('sh', ['-c', commands[1]])), /2 of 2 nodes verified/);
+    assert.ok(commands[2].endsWith(`--workspace ${SHARED} mini down`), commands[2]);
   });
 
   test('running it again with flags for another cluster is refused', async () => {
