@@ -240,6 +240,29 @@ describe('state disk with real cryptsetup on an image file', () => {
       assert.deepEqual(await mappingsOfTest(), []);
     });
 
+    it('re-keys and marks a volume that is mapped, which stays as it is', { skip }, async () => {
+      const full = mappable();
+      const { uuid, volume } = await full.format(first);
+      await full.wipe(name, first);
+      const mapped = await full.map(name, first);
+      try {
+        await writeFile(mapped, 'written before', { flag: 'r+', flush: true });
+        await full.rekey(first, second);
+        await full.setInitialized(true);
+      } finally {
+        await full.unmap(name);
+      }
+      const header = await full.header();
+      assert.deepEqual([header.uuid, header.volume, header.initialized], [uuid, volume, true]);
+      await assert.rejects(full.map(name, first), { code: 'ERR_DISK_WRONG_KEY' });
+      await full.map(name, second);
+      try {
+        assert.equal((await readFile(mapped)).toString('latin1', 0, 14), 'written before');
+      } finally {
+        await full.unmap(name);
+      }
+    });
+
     it('gives no data for a sector that was changed on the disk', { skip }, async () => {
       const full = mappable();
       await full.format(first);
