@@ -92,7 +92,7 @@ describe('the process of a bootstrapper', { skip }, () => {
       /** Whether anything listens for an init. */
       servesInit: async () =>
         (await inside(
-          "const s = require('net').connect(9000, '127.0.0.1');" +
+          "const s = require('node:net').connect(9000, '127.0.0.1');" +
             "s.on('connect', () => { console.log('yes'); s.destroy(); }); s.on('error', (e) => console.log(e.code));",
         )) === 'yes\n',
       async stop(): Promise<{ code: number | null; said: (string | undefined)[] }> {
