@@ -6,6 +6,7 @@ import { connectAtls } from '@asterism/atls/client';
 import { pem } from '@asterism/atls/der';
 import { newIdentity } from '@asterism/atls/identity';
 import { createAtlsServer } from '@asterism/atls/server';
+import type { Issuer, Verifier } from '@asterism/attestation/types';
 import { fakeIssuer, fakeVerifier } from '@asterism/testkit/fake-attestation';
 
 /** One way to make handshakes, both ends in this process. */
@@ -57,10 +58,25 @@ export async function plain(mutual: boolean): Promise<HandshakeKind> {
   };
 }
 
-/** aTLS with documents of `length` bytes. */
-export async function attested(mutual: boolean, length: number): Promise<HandshakeKind> {
-  const issuer = fakeIssuer({ length });
-  const verifiers = [fakeVerifier()];
+/** What an aTLS peer shows and accepts. */
+export interface Evidence {
+  readonly what: string;
+  readonly issuer: Issuer;
+  readonly verifier: Verifier;
+}
+
+/** Documents of `length` bytes that cost nothing to make or judge: what is left is aTLS itself. */
+export const madeUp = (length: number): Evidence => ({
+  what: `${length / 1024} KiB`,
+  issuer: fakeIssuer({ length }),
+  verifier: fakeVerifier(),
+});
+
+export async function attested(
+  mutual: boolean,
+  { what, issuer, verifier }: Evidence,
+): Promise<HandshakeKind> {
+  const verifiers = [verifier];
   let finished = 0;
   const server = createAtlsServer({
     issuer,
@@ -72,7 +88,7 @@ export async function attested(mutual: boolean, length: number): Promise<Handsha
   });
   const { port } = await server.listen(0, HOST);
   return {
-    name: `${mutual ? 'mutually attested' : 'server-attested'}, ${length / 1024} KiB`,
+    name: `${mutual ? 'mutually attested' : 'server-attested'}, ${what}`,
     async handshake() {
       const { socket } = await connectAtls({
         host: HOST,
