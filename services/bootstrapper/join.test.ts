@@ -174,7 +174,7 @@ describe('join over mutual aTLS', () => {
   const shortly = (): AbortSignal => AbortSignal.timeout(700);
 
   it('a worker joins: disk, PCR 15, node state, kubelet certificate, kubeadm', async () => {
-    assert.equal(await client('Worker').run(AbortSignal.timeout(20_000)), 'joined');
+    assert.equal(await client('Worker').run(AbortSignal.timeout(60_000)), 'joined');
     const { layout, disk } = machine.machine;
     assert.equal(requests[0]!.diskUuid, (await disk.header()).uuid);
     assert.equal(requests[0]!.isControlPlane, false);
@@ -204,7 +204,7 @@ describe('join over mutual aTLS', () => {
   });
 
   it('a control plane gets its files, and only those that belong to it', async () => {
-    assert.equal(await client('ControlPlane').run(AbortSignal.timeout(20_000)), 'joined');
+    assert.equal(await client('ControlPlane').run(AbortSignal.timeout(60_000)), 'joined');
     for (const name of CONTROL_PLANE_FILES)
       assert.equal(machine.node.files.get(`/etc/kubernetes/pki/${name}`), name === 'ca.crt' ? ca.pem : name);
     assert.ok(machine.node.files.has('/etc/kubernetes/audit-policy.yaml'));
@@ -285,7 +285,7 @@ describe('join over mutual aTLS', () => {
     machine.node.hook = async (step) => {
       if (step.startsWith('kubeadm') && failures-- > 0) throw new Error('the API server is busy');
     };
-    assert.equal(await client('Worker').run(AbortSignal.timeout(20_000)), 'joined');
+    assert.equal(await client('Worker').run(AbortSignal.timeout(60_000)), 'joined');
     assert.equal(machine.node.steps.filter((step) => step === 'images').length, 1);
     assert.equal(requests.length, 1);
   });
@@ -311,7 +311,7 @@ describe('join over mutual aTLS', () => {
           if (start.kind === 'member') break;
           assert.ok(start.kind === 'resume-join' && starts < 200, `start ${starts}: ${start.kind}`);
           killed = new AbortController();
-          const limit = AbortSignal.any([killed.signal, AbortSignal.timeout(5000)]);
+          const limit = AbortSignal.any([killed.signal, AbortSignal.timeout(30_000)]);
           await client(role)
             .resume(start.journal, limit)
             .catch((error) => assert.ok(killed.signal.aborted, `it got stuck: ${error}`));
@@ -337,13 +337,12 @@ describe('join over mutual aTLS', () => {
   });
 
   it('gives up the node where the ticket has expired, instead of trying for ever', async () => {
+    const stopped = new AbortController();
     machine.node.hook = async () => {
+      stopped.abort();
       throw new Error('never');
     };
-    const stopped = AbortSignal.timeout(1000);
-    await client('Worker')
-      .run(stopped)
-      .catch(() => {});
+    assert.equal(await client('Worker').run(stopped.signal), 'given-up');
     const { layout } = machine.machine;
     const ticket = await loadTicket(layout.joinTicket);
     await saveTicket(layout.joinTicket, {
@@ -351,23 +350,27 @@ describe('join over mutual aTLS', () => {
       receivedAt: new Date(Date.now() - 16 * 60_000).toISOString(),
     });
     const journal = (await Journal.load(layout.joinJournal))!;
-    await assert.rejects(client('Worker').resume(journal, AbortSignal.timeout(5000)), TicketExpiredError);
+    await assert.rejects(client('Worker').resume(journal, AbortSignal.timeout(60_000)), TicketExpiredError);
   });
 
   it('is never given up once etcd may count on the node, whatever fails', async () => {
+    let tries = 0;
+    let stopped = new AbortController();
     machine.node.hook = async (step) => {
-      if (step.includes('etcd-join')) throw new Error('etcd has no quorum');
+      if (!step.includes('etcd-join')) return;
+      if (tries-- === 0) stopped.abort();
+      throw new Error('etcd has no quorum');
     };
-    await client('ControlPlane')
-      .run(AbortSignal.timeout(1000))
-      .catch(() => {});
+    assert.equal(await client('ControlPlane').run(stopped.signal), 'given-up');
     const { layout } = machine.machine;
     const ticket = await loadTicket(layout.joinTicket);
     await saveTicket(layout.joinTicket, { ...ticket, receivedAt: new Date(0).toISOString() });
     const journal = async () => (await Journal.load(layout.joinJournal))!;
-    const before = machine.node.steps.length;
-    await assert.rejects(client('ControlPlane').resume(await journal(), shortly()), { name: 'AbortError' });
-    assert.ok(machine.node.steps.length > before + 5, 'it is tried again and again');
+    tries = 5;
+    stopped = new AbortController();
+    await assert.rejects(client('ControlPlane').resume(await journal(), stopped.signal), {
+      name: 'AbortError',
+    });
     // Without its ticket it cannot go on; its member has to be removed by hand.
     await rm(layout.joinTicket);
     await assert.rejects(client('ControlPlane').resume(await journal(), shortly()), {
@@ -376,7 +379,7 @@ describe('join over mutual aTLS', () => {
     });
     machine.node.hook = async () => {};
     await saveTicket(layout.joinTicket, { ...ticket, receivedAt: new Date(0).toISOString() });
-    await client('ControlPlane').resume(await journal(), AbortSignal.timeout(5000));
+    await client('ControlPlane').resume(await journal(), AbortSignal.timeout(60_000));
     assert.equal((await journal()).complete, true);
   });
 
