@@ -99,6 +99,18 @@ describe('a header that changes while it is worked with', () => {
     });
   }
 
+  it('keys go to the program by its standard input: none is among its arguments, in whatever encoding', async () => {
+    await disk.format(OLD);
+    await disk.rekey(OLD, NEW);
+    assert.equal(await disk.testKey(NEW), true);
+    const told = cryptsetup.runs.flat().join(' ');
+    assert.ok(cryptsetup.runs.length >= 4, told);
+    for (const key of [OLD, NEW].map((bytes) => Buffer.from(bytes))) {
+      for (const encoding of ['hex', 'base64', 'base64url', 'latin1', 'utf8'] as const)
+        assert.ok(!told.includes(key.toString(encoding)), encoding);
+    }
+  });
+
   it('a key is proven on the judged copy, whatever the disk says by then', async () => {
     cryptsetup.before = async () => overwrite(device, await readHeaderArea(evil));
     assert.equal(await disk.testKey(OLD), true);
