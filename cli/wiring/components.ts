@@ -1,11 +1,7 @@
 import { join } from 'node:path';
 import { DEFAULT_VERSION, RELEASES } from '@asterism/kubernetes/components/catalogue';
-import {
-  componentsFolder,
-  componentsForWire,
-  provideComponents,
-  readManifest,
-} from '@asterism/kubernetes/components/provide';
+import { componentsFolder, componentsForWire, readManifest } from '@asterism/kubernetes/components/manifest';
+import { provideComponents } from '@asterism/kubernetes/components/provide';
 import { verifyComponents } from '@asterism/kubernetes/components/verify';
 import { componentsOfCluster } from '@asterism/provider-local/components';
 import { MIRROR_PORT } from '@asterism/provider-local/mirror';

@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
-import { componentsFolder } from '@asterism/kubernetes/components/provide';
+import { componentsFolder } from '@asterism/kubernetes/components/manifest';
 import { newUid, SKIP_NODES } from './cluster.fixture.ts';
 import { clusterFolder } from './cluster.ts';
 import { builtComponents, componentsOfCluster, keepComponents, ownComponents } from './components.ts';

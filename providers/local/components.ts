@@ -6,7 +6,7 @@ import {
   type ComponentManifest,
   componentsFolder,
   readManifest,
-} from '@asterism/kubernetes/components/provide';
+} from '@asterism/kubernetes/components/manifest';
 import { clusterFolder } from './cluster.ts';
 
 /** A cluster's own components: files named by their hexadecimal SHA-256, and the manifest that lists them. */

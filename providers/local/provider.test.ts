@@ -9,7 +9,7 @@ import { toHex } from '@asterism/bytes/encoding';
 import { parseEventLog, replay, SHA256 } from '@asterism/eventlog/event-log';
 import { type BuiltImage, latestImage } from '@asterism/image/build';
 import { DEFAULT_VERSION } from '@asterism/kubernetes/components/catalogue';
-import { readManifest } from '@asterism/kubernetes/components/provide';
+import { readManifest } from '@asterism/kubernetes/components/manifest';
 import { httpMetadata } from '@asterism/metadata/http-metadata';
 import { withTpm } from '@asterism/tpm/with-tpm';
 import { hostGroupOf, processesIn } from './cgroups.ts';

@@ -24,8 +24,6 @@ import { COMPONENTS_SBOM, writeComponentsSbom } from './sbom-components.ts';
 import { type OfficialFile, provideProgram } from './sources.ts';
 import { checkManifest } from './verify.ts';
 
-export { type ComponentManifest, componentsFolder, componentsForWire, readManifest } from './manifest.ts';
-
 /** What to make programs from. */
 export interface ProvideOptions extends BuildOptions {
   /**
