@@ -43,6 +43,15 @@ export class FakeKubeadm {
     if (!this.#files.has(BOOTSTRAP_KUBECONFIG) && !this.#files.has(KUBELET_CREDENTIAL))
       throw new Error('the kubelet has no credentials');
     this.#files.set(KUBELET_KUBECONFIG, 'names its certificate');
+    this.#getReady();
+  }
+
+  /** As early as can be. The kubelet of a control plane asks the API server beside it, which needs its etcd. */
+  #getReady(): void {
+    const controlPlane = this.#files.has(MANIFESTS[0]!);
+    if (!this.kubeletRuns || (controlPlane && this.etcd !== 'voting')) return;
+    this.#files.set(KUBELET_CREDENTIAL, 'whole');
+    this.nodeReady = true;
   }
 
   async #write(path: string): Promise<void> {
@@ -81,15 +90,10 @@ export class FakeKubeadm {
       await this.#write(ETCD_MANIFEST);
       if (!this.kubeletRuns) throw new Error('the etcd member is not started');
       this.etcd = 'voting';
+      this.#getReady();
     },
     [`wait for ${KUBELET_CREDENTIAL}`]: async () => {
-      const controlPlane = this.#files.has(MANIFESTS[0]!);
-      if (!this.kubeletRuns || (controlPlane && this.etcd !== 'voting'))
-        throw new Error('no API server signs a certificate');
-      if (!this.#files.has(BOOTSTRAP_KUBECONFIG) && !this.#files.has(KUBELET_CREDENTIAL))
-        throw new Error('nothing to ask for a certificate with');
-      this.#files.set(KUBELET_CREDENTIAL, 'whole');
-      this.nodeReady = true;
+      if (!this.#files.has(KUBELET_CREDENTIAL)) throw new Error('no API server signs a certificate');
     },
     'kubeadm join phase control-plane-join mark-control-plane': async () => {
       if (!this.nodeReady) throw new Error('there is no such Node');
