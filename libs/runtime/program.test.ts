@@ -78,11 +78,11 @@ describe('what a program printed', () => {
 });
 
 describe('the end of a program', () => {
-  // setsid: outside of the process group, so that no kill of the group reaches it.
-  const OUTLIVES = 'setsid sleep 25 & echo $!';
+  // setsid: outside of the process group, so that no kill of the group reaches it. Its pid is told when that is so.
+  const OUTLIVES = "exec 3>&1; echo $(setsid sh -c 'echo $$; exec sleep 25 >&3 2>&3' &)";
 
   it('is not waited for where a descendant outside of the group holds the output: time-out', async () => {
-    const error = await errorOf(shell(`${OUTLIVES}; exec sleep 25`, { timeoutMs: 300 }));
+    const error = await errorOf(shell(`${OUTLIVES}; exec sleep 25`, { timeoutMs: 2000 }));
     assert.equal(error.code, 'ERR_PROGRAM_TIMEOUT');
     const outlives = Number(error.result?.stdout);
     // Still there, so it was not its end that ended the wait.
