@@ -10,7 +10,8 @@ export interface RunningInit {
 }
 
 /**
- * Runs `init`, and calls back at each phase that is reported as done and is not among `seen`; adds it to them.
+ * Runs `init`, and calls back at each phase that is reported as done and is not among `seen`; adds it to them. One call
+ * at a time: what is reported meanwhile belongs to the time before it (a kill takes a while) and is passed over.
  * @returns the command's exit code; null where it was killed
  */
 export async function initUntil(
@@ -26,18 +27,25 @@ export async function initUntil(
   const timer = setTimeout(() => child.kill('SIGKILL'), TIMEOUT_MS);
   let told = '';
   let acting: Promise<void> | undefined;
-  for await (const line of createInterface({ input: child.stderr })) {
+  let failed: unknown;
+  createInterface({ input: child.stderr }).on('line', (line) => {
     told = line;
     const phase = /^\s*init ([a-z-]+):/.exec(line)?.[1];
-    if (phase === undefined || seen.has(phase)) continue;
+    if (phase === undefined || seen.has(phase) || acting !== undefined) return;
     seen.add(phase);
-    // One at a time: what is said while the last action is under way was done before it.
-    await acting;
-    acting = onPhase(phase, { signal: (name) => child.kill(name) });
-  }
-  await acting;
+    acting = onPhase(phase, { signal: (name) => child.kill(name) })
+      .catch((error: unknown) => {
+        failed = error;
+        child.kill('SIGKILL');
+      })
+      .finally(() => {
+        acting = undefined;
+      });
+  });
   const status = await closed;
+  await acting;
   clearTimeout(timer);
+  if (failed !== undefined) throw failed;
   if (status !== 0) console.log(`# init ended with ${status ?? 'SIGKILL'}: ${told}`);
   return status;
 }
