@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { promisify } from 'node:util';
 import { AsterismError } from '@asterism/errors/errors';
 import { InitRequestSchema } from '@asterism/rpc/gen/init_pb';
 import { IssueJoinTicketResponseSchema } from '@asterism/rpc/gen/join_pb';
@@ -161,4 +164,21 @@ describe('a log line', () => {
     const line = logged((log) => log.info(fields, 'x'));
     assert.deepEqual([line.broken, line.inner, line.ok], ['[unreadable]', '[unreadable]', 1]);
   });
+});
+
+it('what a process says right before it exits is not lost', async () => {
+  const module = JSON.stringify(join(import.meta.dirname, 'logger.ts'));
+  const program = `import { createLogger } from ${module};
+    const log = createLogger({ name: 'test' });
+    for (let n = 0; n < 200; n++) log.info({ n }, 'line');
+    process.exit();`;
+  const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', program]);
+  const numbers = stdout
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line).n);
+  assert.deepEqual(
+    numbers,
+    Array.from({ length: 200 }, (_, n) => n),
+  );
 });

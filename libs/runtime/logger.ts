@@ -18,7 +18,8 @@ export function createLogger(options: {
     // `redact` has made plain values of errors.
     serializers: { err: (value: unknown) => value, msg: censorText },
   };
-  const log = options.destination === undefined ? pino(settings) : pino(settings, options.destination);
+  // Written before the call returns: what a process says last, before it exits, must not be lost.
+  const log = pino(settings, options.destination ?? pino.destination({ dest: 1, sync: true }));
   // pino writes a child's own fields without asking a formatter.
   const { child } = log;
   const redacted = (...[fields, ...rest]: Parameters<typeof child>) => [redact(fields), ...rest];

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -48,13 +49,16 @@ async function machine() {
       },
     });
     stack.defer(() => void child.kill('SIGKILL'));
-    const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
     const lines: { level: number; msg: string; err?: object }[] = [];
     const waiting = new Set<() => void>();
-    createInterface({ input: child.stdout }).on('line', (line) => {
+    const output = createInterface({ input: child.stdout }).on('line', (line) => {
       lines.push(JSON.parse(line));
       for (const look of waiting) look();
     });
+    // The last lines may still be on their way through the reader when the process is gone.
+    const ended = Promise.all([once(child, 'close'), once(output, 'close')]).then(
+      ([[code]]): number | null => code,
+    );
     /** Waits for a line of the log. */
     const said = (message: RegExp): Promise<void> =>
       new Promise((resolve, reject) => {
