@@ -83,7 +83,8 @@ export async function attested(
     ...(mutual && { verifiers }),
     onConnection(socket) {
       finished++;
-      socket.resume();
+      // The server ends it: a client that went at once would be gone before a server that judges it has done so.
+      socket.resume().end();
     },
   });
   const { port } = await server.listen(0, HOST);
@@ -97,7 +98,7 @@ export async function attested(
         timeoutMs: 10_000,
         ...(mutual && { issuer }),
       });
-      socket.resume().end();
+      socket.resume();
     },
     finished: () => finished,
     close: () => void server.close(),

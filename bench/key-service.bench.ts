@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { LIMITS } from '@asterism/key-service/service';
 import { ClusterCa } from '@asterism/kubernetes/ca';
 import { API } from '@asterism/rpc/gen/keyservice_pb';
 import { tlsClient } from '@asterism/rpc/tls-client';
@@ -11,9 +12,9 @@ import type { Bench } from './bench.ts';
 import { load, median } from './load.ts';
 
 const HOST = '127.0.0.1';
-/** Callers with a connection each, and the calls of each at a time: what one disk write is shared by. */
-const CALLERS = 4;
-const IN_FLIGHT = CALLERS * 64;
+/** Callers with a connection each, as many as an address may have, and the calls that each may have at a time. */
+const CALLERS = LIMITS.maxConnectionsPerAddress ?? 1;
+const IN_FLIGHT = CALLERS * (LIMITS.maxConcurrentCalls ?? 1);
 const ROUNDS = 9;
 const REQUEST = { dataKeyId: '00000000-0000-4000-8000-000000000000', length: 32 };
 
@@ -33,7 +34,8 @@ export default {
     const master = { key: new Uint8Array(32).fill(1), salt: new Uint8Array(32).fill(2) };
     await using service = await startKeyService(kube, master, folder.file('audit.log'));
     const ca = await ClusterCa.load(kube.pki);
-    const echo = new TlsGrpcServer(await ca.servingCertificate([KEY_SERVICE_NAME], 3_600_000));
+    const certificate = await ca.servingCertificate([KEY_SERVICE_NAME], 3_600_000);
+    const echo = new TlsGrpcServer({ ...LIMITS, ...certificate });
     const dataKey = new Uint8Array(32);
     echo.addService(API, { getDataKey: async () => ({ dataKey }) });
     const { port } = await echo.listen(0, HOST);
