@@ -166,19 +166,15 @@ describe('a log line', () => {
   });
 });
 
-it('what a process says right before it exits is not lost', async () => {
+it('what a process says right before it exits is not lost, however busy it is', async () => {
   const module = JSON.stringify(join(import.meta.dirname, 'logger.ts'));
-  const program = `import { createLogger } from ${module};
+  // All threads are at work: a write that was left to one of them would never be made.
+  const program = `import { pbkdf2 } from 'node:crypto';
+    import { createLogger } from ${module};
     const log = createLogger({ name: 'test' });
-    for (let n = 0; n < 200; n++) log.info({ n }, 'line');
+    for (let n = 0; n < 16; n++) pbkdf2('x', 'y', 1e8, 32, 'sha256', () => {});
+    log.info({}, 'last');
     process.exit();`;
   const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', program]);
-  const numbers = stdout
-    .trim()
-    .split('\n')
-    .map((line) => JSON.parse(line).n);
-  assert.deepEqual(
-    numbers,
-    Array.from({ length: 200 }, (_, n) => n),
-  );
+  assert.equal(JSON.parse(stdout).msg, 'last');
 });
