@@ -1,8 +1,5 @@
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
-import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { promisify } from 'node:util';
 import { AsterismError } from '@asterism/errors/errors';
 import { InitRequestSchema } from '@asterism/rpc/gen/init_pb';
 import { IssueJoinTicketResponseSchema } from '@asterism/rpc/gen/join_pb';
@@ -164,17 +161,4 @@ describe('a log line', () => {
     const line = logged((log) => log.info(fields, 'x'));
     assert.deepEqual([line.broken, line.inner, line.ok], ['[unreadable]', '[unreadable]', 1]);
   });
-});
-
-it('what a process says right before it exits is not lost, however busy it is', async () => {
-  const module = JSON.stringify(join(import.meta.dirname, 'logger.ts'));
-  // All threads are at work: a write that was left to one of them would never be made.
-  const program = `import { pbkdf2 } from 'node:crypto';
-    import { createLogger } from ${module};
-    const log = createLogger({ name: 'test' });
-    for (let n = 0; n < 16; n++) pbkdf2('x', 'y', 1e6, 32, 'sha256', () => {});
-    log.info({}, 'last');
-    process.exit();`;
-  const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', program]);
-  assert.equal(JSON.parse(stdout).msg, 'last');
 });
