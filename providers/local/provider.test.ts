@@ -5,6 +5,7 @@ import { request } from 'node:http';
 import { type AddressInfo, connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { isDeepStrictEqual } from 'node:util';
 import { toHex } from '@asterism/bytes/encoding';
 import { parseEventLog, replay, SHA256 } from '@asterism/eventlog/event-log';
 import { type BuiltImage, latestImage } from '@asterism/image/build';
@@ -98,8 +99,16 @@ describe('provider local', { skip: SKIP_NODES }, () => {
           .split('\n')
           .map((line) => [line.split(':')[1]!, line.split(':')[2]!]),
       );
-    const outside = pathsOf(await readFile(`/proc/${pid}/cgroup`, 'utf8'));
-    const inside = pathsOf((await inNode('worker-0', 'cat', '/proc/1/cgroup')).output);
+    const fromOutside = async () => pathsOf(await readFile(`/proc/${pid}/cgroup`, 'utf8'));
+    let outside = await fromOutside();
+    let inside: typeof outside;
+    for (;;) {
+      inside = pathsOf((await inNode('worker-0', 'cat', '/proc/1/cgroup')).output);
+      const now = await fromOutside();
+      // While it starts, systemd moves itself to init.scope: both must be of the same moment.
+      if (isDeepStrictEqual(now, outside)) break;
+      outside = now;
+    }
     assert.deepEqual([...inside.keys()], [...outside.keys()]);
     for (const [hierarchy, path] of outside) {
       const [above, below] = path.split(own);
