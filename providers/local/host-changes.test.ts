@@ -1,5 +1,6 @@
 // What clusters change on their host, looked at on a host that has none: in mount namespaces with /run and /var/lib of
-// their own, and with a file in the place of the kernel's limit. Other clusters of the machine are not seen, nor harmed.
+// their own and a file in the place of the kernel's limit, in a network of its own. Other clusters of the machine are
+// neither seen nor harmed, and choose their subnets without regard to these.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -18,6 +19,7 @@ async function onEmptyHost(t: TestContext, before: string, script: string) {
   await writeFile(join(folder, 'limit'), '128');
   // The mounts of the real host would still be listed, below the new ones.
   const enter = `
+    ip link set lo up
     umount --recursive --lazy /run/netns 2>/dev/null || true
     mount --bind "$1/run" /run; mount --bind "$1/lib" /var/lib; mount --bind "$1/limit" ${LIMIT}
     ${before}
@@ -41,7 +43,7 @@ async function onEmptyHost(t: TestContext, before: string, script: string) {
   const { stdout, stderr } = spawnSync(
     'setpriv',
     [
-      ...'--pdeathsig KILL unshare --mount --pid --fork --kill-child --mount-proc'.split(' '),
+      ...'--pdeathsig KILL unshare --mount --net --pid --fork --kill-child --mount-proc'.split(' '),
       ...argv,
       `${look}\n${script}\nprocess.stdout.write(JSON.stringify(seen));`,
     ],
