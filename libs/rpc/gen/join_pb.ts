@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file join.proto.
  */
 export const file_join: GenFile = /*@__PURE__*/
-  fileDesc("Cgpqb2luLnByb3RvEgRqb2luImIKFklzc3VlSm9pblRpY2tldFJlcXVlc3QSEQoJZGlza191dWlkGAEgASgJEhsKE2NlcnRpZmljYXRlX3JlcXVlc3QYAiABKAwSGAoQaXNfY29udHJvbF9wbGFuZRgDIAEoCCL5AgoXSXNzdWVKb2luVGlja2V0UmVzcG9uc2USFgoOc3RhdGVfZGlza19rZXkYASABKAwSGAoQbWVhc3VyZW1lbnRfc2FsdBgCIAEoDBIaChJtZWFzdXJlbWVudF9zZWNyZXQYAyABKAwSFAoMa3ViZWxldF9jZXJ0GAQgASgMEhsKE2FwaV9zZXJ2ZXJfZW5kcG9pbnQYBSABKAkSDQoFdG9rZW4YBiABKAkSJAocZGlzY292ZXJ5X3Rva2VuX2NhX2NlcnRfaGFzaBgHIAEoCRIzChNjb250cm9sX3BsYW5lX2ZpbGVzGAggAygLMhYuam9pbi5Db250cm9sUGxhbmVGaWxlEhoKEmt1YmVybmV0ZXNfdmVyc2lvbhgJIAEoCRI+ChVrdWJlcm5ldGVzX2NvbXBvbmVudHMYCiADKAsyHy5jb21wb25lbnRzLkt1YmVybmV0ZXNDb21wb25lbnQSFwoPY2x1c3Rlcl9jYV9jZXJ0GGQgASgMIi4KEENvbnRyb2xQbGFuZUZpbGUSDAoEbmFtZRgBIAEoCRIMCgRkYXRhGAIgASgMIi0KGElzc3VlUmVqb2luVGlja2V0UmVxdWVzdBIRCglkaXNrX3V1aWQYASABKAkiTwoZSXNzdWVSZWpvaW5UaWNrZXRSZXNwb25zZRIWCg5zdGF0ZV9kaXNrX2tleRgBIAEoDBIaChJtZWFzdXJlbWVudF9zZWNyZXQYAiABKAwyqwEKA0FQSRJOCg9Jc3N1ZUpvaW5UaWNrZXQSHC5qb2luLklzc3VlSm9pblRpY2tldFJlcXVlc3QaHS5qb2luLklzc3VlSm9pblRpY2tldFJlc3BvbnNlElQKEUlzc3VlUmVqb2luVGlja2V0Eh4uam9pbi5Jc3N1ZVJlam9pblRpY2tldFJlcXVlc3QaHy5qb2luLklzc3VlUmVqb2luVGlja2V0UmVzcG9uc2ViBnByb3RvMw", [file_components]);
+  fileDesc("Cgpqb2luLnByb3RvEgRqb2luImIKFklzc3VlSm9pblRpY2tldFJlcXVlc3QSEQoJZGlza191dWlkGAEgASgJEhsKE2NlcnRpZmljYXRlX3JlcXVlc3QYAiABKAwSGAoQaXNfY29udHJvbF9wbGFuZRgDIAEoCCKRAwoXSXNzdWVKb2luVGlja2V0UmVzcG9uc2USFgoOc3RhdGVfZGlza19rZXkYASABKAwSGAoQbWVhc3VyZW1lbnRfc2FsdBgCIAEoDBIaChJtZWFzdXJlbWVudF9zZWNyZXQYAyABKAwSFAoMa3ViZWxldF9jZXJ0GAQgASgMEhsKE2FwaV9zZXJ2ZXJfZW5kcG9pbnQYBSABKAkSDQoFdG9rZW4YBiABKAkSJAocZGlzY292ZXJ5X3Rva2VuX2NhX2NlcnRfaGFzaBgHIAEoCRIzChNjb250cm9sX3BsYW5lX2ZpbGVzGAggAygLMhYuam9pbi5Db250cm9sUGxhbmVGaWxlEhoKEmt1YmVybmV0ZXNfdmVyc2lvbhgJIAEoCRI+ChVrdWJlcm5ldGVzX2NvbXBvbmVudHMYCiADKAsyHy5jb21wb25lbnRzLkt1YmVybmV0ZXNDb21wb25lbnQSFwoPY2x1c3Rlcl9jYV9jZXJ0GGQgASgMEhYKDmRpc2tfa2V5X3Rva2VuGGUgASgMIi4KEENvbnRyb2xQbGFuZUZpbGUSDAoEbmFtZRgBIAEoCRIMCgRkYXRhGAIgASgMIi0KGElzc3VlUmVqb2luVGlja2V0UmVxdWVzdBIRCglkaXNrX3V1aWQYASABKAkibAoZSXNzdWVSZWpvaW5UaWNrZXRSZXNwb25zZRIWCg5zdGF0ZV9kaXNrX2tleRgBIAEoDBIaChJtZWFzdXJlbWVudF9zZWNyZXQYAiABKAwSGwoTbmV4dF9zdGF0ZV9kaXNrX2tleRhkIAEoDCI5ChRJc3N1ZURpc2tLZXlzUmVxdWVzdBIRCglkaXNrX3V1aWQYASABKAkSDgoGcHJvdmVuGAIgASgJIm8KFUlzc3VlRGlza0tleXNSZXNwb25zZRILCgNrZXkYASABKAwSDAoEbmFtZRgCIAEoCRIQCghuZXh0X2tleRgDIAEoDBIRCgluZXh0X25hbWUYBCABKAkSFgoOZGlza19rZXlfdG9rZW4YBSABKAwyqwEKA0FQSRJOCg9Jc3N1ZUpvaW5UaWNrZXQSHC5qb2luLklzc3VlSm9pblRpY2tldFJlcXVlc3QaHS5qb2luLklzc3VlSm9pblRpY2tldFJlc3BvbnNlElQKEUlzc3VlUmVqb2luVGlja2V0Eh4uam9pbi5Jc3N1ZVJlam9pblRpY2tldFJlcXVlc3QaHy5qb2luLklzc3VlUmVqb2luVGlja2V0UmVzcG9uc2ViBnByb3RvMw", [file_components]);
 
 /**
  * @generated from message join.IssueJoinTicketRequest
@@ -105,6 +105,13 @@ export type IssueJoinTicketResponse = Message<"join.IssueJoinTicketResponse"> & 
    * @generated from field: bytes cluster_ca_cert = 100;
    */
   clusterCaCert: Uint8Array;
+
+  /**
+   * What the node writes beside the keys in its disk's header: JSON, see libs/disk.
+   *
+   * @generated from field: bytes disk_key_token = 101;
+   */
+  diskKeyToken: Uint8Array;
 };
 
 /**
@@ -166,6 +173,13 @@ export type IssueRejoinTicketResponse = Message<"join.IssueRejoinTicketResponse"
    * @generated from field: bytes measurement_secret = 2;
    */
   measurementSecret: Uint8Array;
+
+  /**
+   * While the disk's key is being changed: the other one that may open it.
+   *
+   * @generated from field: bytes next_state_disk_key = 100;
+   */
+  nextStateDiskKey: Uint8Array;
 };
 
 /**
@@ -174,6 +188,71 @@ export type IssueRejoinTicketResponse = Message<"join.IssueRejoinTicketResponse"
  */
 export const IssueRejoinTicketResponseSchema: GenMessage<IssueRejoinTicketResponse> = /*@__PURE__*/
   messageDesc(file_join, 4);
+
+/**
+ * @generated from message join.IssueDiskKeysRequest
+ */
+export type IssueDiskKeysRequest = Message<"join.IssueDiskKeysRequest"> & {
+  /**
+   * @generated from field: string disk_uuid = 1;
+   */
+  diskUuid: string;
+
+  /**
+   * Name of the key that the caller has proven to be the only one that opens its disk; empty at first.
+   *
+   * @generated from field: string proven = 2;
+   */
+  proven: string;
+};
+
+/**
+ * Describes the message join.IssueDiskKeysRequest.
+ * Use `create(IssueDiskKeysRequestSchema)` to create a new message.
+ */
+export const IssueDiskKeysRequestSchema: GenMessage<IssueDiskKeysRequest> = /*@__PURE__*/
+  messageDesc(file_join, 5);
+
+/**
+ * @generated from message join.IssueDiskKeysResponse
+ */
+export type IssueDiskKeysResponse = Message<"join.IssueDiskKeysResponse"> & {
+  /**
+   * @generated from field: bytes key = 1;
+   */
+  key: Uint8Array;
+
+  /**
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * Empty where the key is not to be changed.
+   *
+   * @generated from field: bytes next_key = 3;
+   */
+  nextKey: Uint8Array;
+
+  /**
+   * @generated from field: string next_name = 4;
+   */
+  nextName: string;
+
+  /**
+   * What belongs into the disk's header: JSON, see libs/disk.
+   *
+   * @generated from field: bytes disk_key_token = 5;
+   */
+  diskKeyToken: Uint8Array;
+};
+
+/**
+ * Describes the message join.IssueDiskKeysResponse.
+ * Use `create(IssueDiskKeysResponseSchema)` to create a new message.
+ */
+export const IssueDiskKeysResponseSchema: GenMessage<IssueDiskKeysResponse> = /*@__PURE__*/
+  messageDesc(file_join, 6);
 
 /**
  * @generated from service join.API

@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file keyservice.proto.
  */
 export const file_keyservice: GenFile = /*@__PURE__*/
-  fileDesc("ChBrZXlzZXJ2aWNlLnByb3RvEgNrbXMiOAoRR2V0RGF0YUtleVJlcXVlc3QSEwoLZGF0YV9rZXlfaWQYASABKAkSDgoGbGVuZ3RoGAIgASgNIiYKEkdldERhdGFLZXlSZXNwb25zZRIQCghkYXRhX2tleRgBIAEoDDJECgNBUEkSPQoKR2V0RGF0YUtleRIWLmttcy5HZXREYXRhS2V5UmVxdWVzdBoXLmttcy5HZXREYXRhS2V5UmVzcG9uc2ViBnByb3RvMw");
+  fileDesc("ChBrZXlzZXJ2aWNlLnByb3RvEgNrbXMiYgoRR2V0RGF0YUtleVJlcXVlc3QSEwoLZGF0YV9rZXlfaWQYASABKAkSDgoGbGVuZ3RoGAIgASgNEhIKCmdlbmVyYXRpb24YZCABKA0SFAoMb25fYmVoYWxmX29mGGUgASgJIkwKEkdldERhdGFLZXlSZXNwb25zZRIQCghkYXRhX2tleRgBIAEoDBIQCghlbnZlbG9wZRhkIAEoDBISCgpnZW5lcmF0aW9uGGUgASgNMkQKA0FQSRI9CgpHZXREYXRhS2V5EhYua21zLkdldERhdGFLZXlSZXF1ZXN0Ghcua21zLkdldERhdGFLZXlSZXNwb25zZWIGcHJvdG8z");
 
 /**
  * @generated from message kms.GetDataKeyRequest
@@ -25,6 +25,20 @@ export type GetDataKeyRequest = Message<"kms.GetDataKeyRequest"> & {
    * @generated from field: uint32 length = 2;
    */
   length: number;
+
+  /**
+   * Generation of the key encryption key; 0: the present one. Only derived keys depend on it.
+   *
+   * @generated from field: uint32 generation = 100;
+   */
+  generation: number;
+
+  /**
+   * Name of the machine that the key is for.
+   *
+   * @generated from field: string on_behalf_of = 101;
+   */
+  onBehalfOf: string;
 };
 
 /**
@@ -42,6 +56,20 @@ export type GetDataKeyResponse = Message<"kms.GetDataKeyResponse"> & {
    * @generated from field: bytes data_key = 1;
    */
   dataKey: Uint8Array;
+
+  /**
+   * The key as the external KMS wrapped it: its envelope as stored. Empty where keys are derived.
+   *
+   * @generated from field: bytes envelope = 100;
+   */
+  envelope: Uint8Array;
+
+  /**
+   * The generation that the key is of.
+   *
+   * @generated from field: uint32 generation = 101;
+   */
+  generation: number;
 };
 
 /**

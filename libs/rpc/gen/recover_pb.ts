@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file recover.proto.
  */
 export const file_recover: GenFile = /*@__PURE__*/
-  fileDesc("Cg1yZWNvdmVyLnByb3RvEgxyZWNvdmVycHJvdG8iNgoOUmVjb3Zlck1lc3NhZ2USDwoHa21zX3VyaRgDIAEoCRITCgtzdG9yYWdlX3VyaRgEIAEoCSIRCg9SZWNvdmVyUmVzcG9uc2UyTQoDQVBJEkYKB1JlY292ZXISHC5yZWNvdmVycHJvdG8uUmVjb3Zlck1lc3NhZ2UaHS5yZWNvdmVycHJvdG8uUmVjb3ZlclJlc3BvbnNlYgZwcm90bzM");
+  fileDesc("Cg1yZWNvdmVyLnByb3RvEgxyZWNvdmVycHJvdG8iTwoOUmVjb3Zlck1lc3NhZ2USDwoHa21zX3VyaRgDIAEoCRITCgtzdG9yYWdlX3VyaRgEIAEoCRIXCg9rbXNfY3JlZGVudGlhbHMYZCABKAwiEQoPUmVjb3ZlclJlc3BvbnNlMk0KA0FQSRJGCgdSZWNvdmVyEhwucmVjb3ZlcnByb3RvLlJlY292ZXJNZXNzYWdlGh0ucmVjb3ZlcnByb3RvLlJlY292ZXJSZXNwb25zZWIGcHJvdG8z");
 
 /**
  * @generated from message recoverproto.RecoverMessage
@@ -25,6 +25,13 @@ export type RecoverMessage = Message<"recoverproto.RecoverMessage"> & {
    * @generated from field: string storage_uri = 4;
    */
   storageUri: string;
+
+  /**
+   * As in an InitRequest.
+   *
+   * @generated from field: bytes kms_credentials = 100;
+   */
+  kmsCredentials: Uint8Array;
 };
 
 /**
