@@ -1,5 +1,6 @@
 import { ParseError } from '@asterism/errors/errors';
 import { z } from 'zod';
+import { kmsSchema } from './kms-config.ts';
 import { parseYaml } from './strict.ts';
 
 /** Name of the configuration in a workspace. */
@@ -59,9 +60,7 @@ const schema = z.strictObject({
       measurements: measurementsSchema,
     }),
   }),
-  kms: z.strictObject({
-    type: z.literal('cluster', "must be 'cluster': keys are derived from the master secret"),
-  }),
+  kms: kmsSchema,
 });
 
 /** What the user decided about a cluster. */

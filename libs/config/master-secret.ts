@@ -13,9 +13,18 @@ export interface MasterSecret {
   readonly key: Uint8Array;
   /** 32 bytes or more. */
   readonly salt: Uint8Array;
+  /** From 1 on; the first one where it is missing. `asterism keys rotate kek` makes the next one. */
+  readonly generation?: number;
+  /** 32 bytes that the cluster id hangs on, once they do not follow from the key any more: after a rotation. */
+  readonly measurementSecret?: Uint8Array;
 }
 
-const schema = z.strictObject({ key: z.string().max(8192), salt: z.string().max(8192) });
+const schema = z.strictObject({
+  key: z.string().max(8192),
+  salt: z.string().max(8192),
+  generation: z.int().min(1).max(1_000_000).optional(),
+  measurementSecret: z.string().max(64).optional(),
+});
 
 /** 32 random bytes each. */
 export function generateMasterSecret(): MasterSecret {
@@ -32,7 +41,7 @@ export function parseMasterSecret(json: string, name: string = MASTER_SECRET_FIL
       code: 'ERR_MASTER_SECRET',
       cause,
     });
-  const { key, salt } = parseJson(json, schema, name);
+  const { key, salt, generation, measurementSecret } = parseJson(json, schema, name);
   const decode = (what: string, value: string) => {
     try {
       return fromBase64(value);
@@ -40,13 +49,30 @@ export function parseMasterSecret(json: string, name: string = MASTER_SECRET_FIL
       throw bad(`${what} is not standard base64`);
     }
   };
-  const secret = { key: decode('key', key), salt: decode('salt', salt) };
+  const secret: MasterSecret = {
+    key: decode('key', key),
+    salt: decode('salt', salt),
+    ...(generation === undefined ? {} : { generation }),
+    ...(measurementSecret === undefined
+      ? {}
+      : { measurementSecret: decode('measurementSecret', measurementSecret) }),
+  };
   if (secret.key.length < 16) throw bad('key has fewer than 16 bytes');
   if (secret.salt.length < 32) throw bad('salt has fewer than 32 bytes');
+  if (secret.measurementSecret !== undefined && secret.measurementSecret.length !== 32)
+    throw bad('measurementSecret has not 32 bytes');
+  if ((secret.generation ?? 1) > 1 && secret.measurementSecret === undefined)
+    throw bad('a later generation needs the measurementSecret');
   return secret;
 }
 
 /** JSON text as {@link parseMasterSecret} reads it. */
-export function renderMasterSecret({ key, salt }: MasterSecret): string {
-  return `${JSON.stringify({ key: toBase64(key), salt: toBase64(salt) }, null, '\t')}\n`;
+export function renderMasterSecret({ key, salt, generation, measurementSecret }: MasterSecret): string {
+  const file = {
+    key: toBase64(key),
+    salt: toBase64(salt),
+    generation,
+    measurementSecret: measurementSecret && toBase64(measurementSecret),
+  };
+  return `${JSON.stringify(file, null, '\t')}\n`;
 }

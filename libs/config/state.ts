@@ -37,6 +37,10 @@ const schema = z.strictObject({
     .string()
     .regex(/^[0-9a-f]{64}$/)
     .optional(),
+  /** 32 bytes that the CLI chose for a cluster whose keys an external KMS keeps, base64; gone when its init has ended. */
+  measurementSecret: base64.optional(),
+  /** The external KMS and store of the cluster, without credentials; missing where keys are derived. */
+  keyHome: z.strictObject({ kmsUri: z.string(), storageUri: z.string() }).optional(),
   /** Initialized, but the first node may not know yet that this workspace has the kubeconfig. */
   initUnconfirmed: z.literal(true).optional(),
 });

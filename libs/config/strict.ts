@@ -85,7 +85,7 @@ export function check<T>(
       return [`${name}${lineAt(issue.path)}:${where} ${wordsOf(issue, valueAt(value, issue.path))}`];
     }
     return issue.keys.map((key) => {
-      const known = knownKeys(schema, issue.path);
+      const known = knownKeys(schema, issue.path, value);
       const suggestion = nearest(key, known);
       const hint =
         suggestion === undefined ? `known here: ${known.join(', ')}` : `did you mean '${suggestion}'?`;

@@ -30,9 +30,14 @@ function editDistance(a: string, b: string): number {
   return previous[b.length]!;
 }
 
-/** The keys that a schema allows at a path; none where the path leads to no object. */
-export function knownKeys(schema: z.core.$ZodType, path: readonly PropertyKey[]): string[] {
-  let at: z.core.$ZodType | undefined = unwrap(schema);
+/**
+ * The keys that a schema allows at a path; none where the path leads to no object.
+ *
+ * @param value what is checked: it says which member of a union is meant
+ */
+export function knownKeys(schema: z.core.$ZodType, path: readonly PropertyKey[], value?: unknown): string[] {
+  let at: z.core.$ZodType | undefined = unwrap(schema, value);
+  let here = value;
   for (const step of path) {
     const definition: z.core.$ZodTypeDef | undefined = at?._zod.def;
     if (definition?.type === 'object') at = (definition as z.core.$ZodObjectDef).shape[String(step)];
@@ -40,14 +45,29 @@ export function knownKeys(schema: z.core.$ZodType, path: readonly PropertyKey[])
     else if (definition?.type === 'array') at = (definition as z.core.$ZodArrayDef).element;
     else at = undefined;
     if (at === undefined) return [];
-    at = unwrap(at);
+    here =
+      typeof here === 'object' && here !== null ? (here as Record<PropertyKey, unknown>)[step] : undefined;
+    at = unwrap(at, here);
   }
   const definition = at?._zod.def;
   return definition?.type === 'object' ? Object.keys((definition as z.core.$ZodObjectDef).shape) : [];
 }
 
-function unwrap(schema: z.core.$ZodType): z.core.$ZodType {
+/** What stands in the file, behind defaults and transformations. */
+function unwrap(schema: z.core.$ZodType, value: unknown): z.core.$ZodType {
   let at = schema;
-  while ('innerType' in at._zod.def) at = at._zod.def.innerType as z.core.$ZodType;
-  return at;
+  for (;;) {
+    const definition = at._zod.def;
+    if ('innerType' in definition) at = definition.innerType as z.core.$ZodType;
+    else if (definition.type === 'pipe') at = (definition as z.core.$ZodPipeDef).in;
+    else if ('discriminator' in definition) {
+      const { discriminator, options } = definition as z.core.$ZodDiscriminatedUnionDef;
+      const type = (value as Record<string, unknown> | undefined)?.[discriminator];
+      const meant = options.find((option) =>
+        (option as z.core.$ZodType)._zod.propValues?.[discriminator]?.has(type as string),
+      );
+      if (meant === undefined) return at;
+      at = meant as z.core.$ZodType;
+    } else return at;
+  }
 }

@@ -1,4 +1,6 @@
+import { stringify } from 'yaml';
 import type { ClusterConfig } from './cluster-config.ts';
+import { flatKms } from './kms-config.ts';
 
 /** Text of a commented configuration file. It parses to exactly `config`. */
 export function renderClusterConfig(config: ClusterConfig): string {
@@ -45,7 +47,11 @@ attestation:
     measurements:
 ${measurements}
 kms:
-  # Where the key-encryption key lives. cluster: derived from the master secret, inside the cluster.
-  type: ${config.kms.type}
-`;
+  # Where the key encryption key lives. cluster: keys are derived from the master secret, inside the cluster. Or your
+  # own: aws, gcp, azure, kmip, vault, pkcs11; docs/keys/ has a page for each.
+${indent(stringify(flatKms(config.kms), { lineWidth: 0 }))}`;
+}
+
+function indent(text: string): string {
+  return text.replaceAll(/^(?=.)/gm, '  ');
 }
