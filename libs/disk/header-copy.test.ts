@@ -68,6 +68,7 @@ describe('a header that changes while it is worked with', () => {
   for (const [name, work, key] of [
     ['a re-key', () => disk.rekey(OLD, NEW), NEW],
     ['the mark of a member', () => disk.setInitialized(true), OLD],
+    ['the key token', () => disk.setKeyToken({ keys: [{ name: '1.0' }] }), OLD],
   ] as const) {
     it(`${name}: swapped before any step, no key is tried on the other header, and ours is put back`, async () => {
       await work();

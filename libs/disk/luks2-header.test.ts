@@ -6,6 +6,8 @@ import { validateHeaderArea } from './luks2-header.ts';
 // biome-ignore lint/suspicious/noExplicitAny: tests spoil the value in ways that its type forbids
 type Loose = any;
 
+const keyToken = { type: 'asterism-disk-key', keyslots: [], keys: [{ name: '1.0' }] };
+
 function spoilt(change: (metadata: Loose) => void): Uint8Array {
   const metadata = goodMetadata();
   change(metadata);
@@ -20,6 +22,22 @@ describe('LUKS2 header', () => {
     );
     assert.deepEqual(header.keyslots, [0]);
     assert.equal(header.initialized, true);
+    assert.equal(header.keyToken, undefined);
+  });
+
+  it('accepts a key token beside the mark', async () => {
+    const envelope = new TextEncoder().encode('{}');
+    const keys = [{ name: '1.0', envelope: 'e30=' }, { name: '2.0' }];
+    const header = await validateHeaderArea(
+      spoilt((m) => {
+        m.tokens['1'] = { ...keyToken, keys, measurementSecret: 'e30=' };
+      }),
+      false,
+    );
+    assert.deepEqual(header.keyToken, {
+      keys: [{ name: '1.0', envelope }, { name: '2.0' }],
+      measurementSecret: envelope,
+    });
   });
 
   const refused: Record<string, (metadata: Loose) => void> = {
@@ -109,6 +127,43 @@ describe('LUKS2 header', () => {
     },
     'second token': (m) => {
       m.tokens['1'] = m.tokens['0'];
+    },
+    'key token without a mark': (m) => {
+      m.tokens = { '1': keyToken };
+    },
+    'key token in another place': (m) => {
+      m.tokens['2'] = keyToken;
+    },
+    'second key token': (m) => {
+      m.tokens['1'] = keyToken;
+      m.tokens['2'] = keyToken;
+    },
+    'key token of another type': (m) => {
+      m.tokens['1'] = { ...keyToken, type: 'luks2-keyring' };
+    },
+    'key token bound to a slot': (m) => {
+      m.tokens['1'] = { ...keyToken, keyslots: ['0'] };
+    },
+    'key token with an unknown field': (m) => {
+      m.tokens['1'] = { ...keyToken, kmsUri: 'kms://elsewhere' };
+    },
+    'key token with an unknown field of a key': (m) => {
+      m.tokens['1'] = { ...keyToken, keys: [{ name: '1.0', keyId: 'of another' }] };
+    },
+    'key token with three keys': (m) => {
+      m.tokens['1'] = { ...keyToken, keys: ['1.0', '1.1', '1.2'].map((name) => ({ name })) };
+    },
+    'key token with one key twice': (m) => {
+      m.tokens['1'] = { ...keyToken, keys: [{ name: '1.0' }, { name: '1.0' }] };
+    },
+    'key token with a name that is a path': (m) => {
+      m.tokens['1'] = { ...keyToken, keys: [{ name: '../1.0' }] };
+    },
+    'key token with an envelope of another form': (m) => {
+      m.tokens['1'] = { ...keyToken, measurementSecret: 'ab==' };
+    },
+    'key token that is too large': (m) => {
+      m.tokens['1'] = { ...keyToken, measurementSecret: 'A'.repeat(8192) };
     },
     'token bound to a slot': (m) => {
       m.tokens['0'].keyslots = ['0'];

@@ -3,6 +3,7 @@ import { toHex } from '@asterism/bytes/encoding';
 import { Reader } from '@asterism/bytes/reader';
 import { AsterismError, ParseError } from '@asterism/errors/errors';
 import { z } from 'zod';
+import { type DiskKeyToken, keyTokenSchema, readKeyToken } from './key-token.ts';
 
 /** Bytes at the start of a device that hold both headers and all key slots: cryptsetup's default data offset. */
 export const LUKS2_DATA_OFFSET = 16 * 1024 * 1024;
@@ -38,6 +39,8 @@ export interface Luks2Header {
   readonly integrity: boolean;
   /** Undefined where the token is missing. */
   readonly initialized: boolean | undefined;
+  /** Undefined where the disk is nobody's yet, or was a member's before keys had names. A hint, see DiskKeyToken. */
+  readonly keyToken: DiskKeyToken | undefined;
 }
 
 const size = z.string().regex(/^(0|[1-9][0-9]{0,14})$/);
@@ -104,6 +107,7 @@ const metadata = z.strictObject({
         keyslots: z.tuple([]),
         diskIsInitialized: z.boolean(),
       }),
+      '1': keyTokenSchema.optional(),
     }),
   ]),
   segments: z.strictObject({ '0': segment }),
@@ -291,5 +295,14 @@ function judge(raw: RawHeader, expectIntegrity: boolean): Luks2Header {
     keyslots: ids.map(Number),
     integrity,
     initialized: '0' in tokens ? tokens['0'].diskIsInitialized : undefined,
+    keyToken: '1' in tokens && tokens['1'] !== undefined ? keyTokenOf(tokens['1']) : undefined,
   };
+}
+
+function keyTokenOf(value: unknown): DiskKeyToken {
+  try {
+    return readKeyToken(value);
+  } catch (cause) {
+    throw new DiskHeaderError('the key token of the LUKS2 header is not one of ours', { cause });
+  }
 }

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { runChecked } from '@asterism/runtime/program';
 import { activeMappings, hasDeviceMapper } from './device-mapper.ts';
+import { MAX_KEY_TOKEN_BYTES, renderKeyToken } from './key-token.ts';
 import { LUKS2_DATA_OFFSET } from './luks2-header.ts';
 import { StateDisk } from './state-disk.ts';
 
@@ -110,6 +111,65 @@ describe('state disk with real cryptsetup on an image file', () => {
     assert.equal((await disk.header()).initialized, true);
     await disk.setInitialized(false);
     assert.equal((await disk.header()).initialized, false);
+  });
+
+  it('writes the key token beside the mark, and keeps both over a re-key', async () => {
+    await disk.format(first);
+    await disk.setInitialized(true);
+    const envelope = new TextEncoder().encode('{"kms":"/+"}');
+    const two = {
+      keys: [
+        { name: '1.0', envelope },
+        { name: '1.1', envelope },
+      ],
+      measurementSecret: envelope,
+    };
+    assert.equal(await disk.setKeyToken(two), true);
+    assert.deepEqual((await disk.header()).keyToken, two);
+    assert.equal(await disk.setKeyToken(two), false, 'it says so already');
+    await disk.rekey(first, second);
+    const { initialized, keyToken } = await disk.header();
+    assert.deepEqual({ initialized, keyToken }, { initialized: true, keyToken: two });
+    const one = { keys: [{ name: '1.1' }] };
+    assert.equal(await disk.setKeyToken(one), true);
+    assert.deepEqual((await disk.header()).keyToken, one);
+    assert.equal(await disk.testKey(second), true);
+  });
+
+  it('the largest key token fits beside as many key slots as a re-key ever has', async () => {
+    await disk.format(first);
+    await disk.setInitialized(true);
+    const sized = (bytes: number) => ({
+      keys: [
+        { name: '999999999.999999998', envelope: new Uint8Array(bytes) },
+        { name: '999999999.999999999', envelope: new Uint8Array(bytes) },
+      ],
+      measurementSecret: new Uint8Array(bytes),
+    });
+    // A third of the limit each, in base64.
+    let bytes = Math.floor((MAX_KEY_TOKEN_BYTES / 3) * (3 / 4));
+    const length = (of: number): number | undefined => {
+      try {
+        return renderKeyToken(sized(of)).length;
+      } catch {
+        return undefined;
+      }
+    };
+    while (length(bytes) === undefined) bytes--;
+    assert.ok(length(bytes)! > MAX_KEY_TOKEN_BYTES - 16, `${length(bytes)} bytes`);
+    await disk.setKeyToken(sized(bytes));
+    // A re-key that was killed twice leaves three.
+    for (const key of [second, new Uint8Array(randomBytes(32))]) {
+      const args = ['luksAddKey', '--batch-mode', '--pbkdf', 'pbkdf2', '--pbkdf-force-iterations', '1000'];
+      await runChecked('cryptsetup', [...args, '--key-file', '-', '--keyfile-size', '32', device, '-'], {
+        stdin: Buffer.concat([first, key]),
+        timeoutMs: 10_000,
+      });
+    }
+    assert.equal((await disk.header()).keyslots.length, 3);
+    await disk.rekey(first, second);
+    assert.deepEqual((await disk.header()).keyToken, sized(bytes));
+    assert.equal(await disk.testKey(second), true);
   });
 
   it('refuses keys of another length before any program runs', async () => {

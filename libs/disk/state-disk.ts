@@ -1,11 +1,12 @@
 import { open } from 'node:fs/promises';
-import { concat } from '@asterism/bytes/bytes';
+import { concat, equal } from '@asterism/bytes/bytes';
 import { toUtf8 } from '@asterism/bytes/encoding';
 import { ParseError } from '@asterism/errors/errors';
 import { runChecked } from '@asterism/runtime/program';
 import { Cryptsetup, DiskError } from './cryptsetup.ts';
 import { removeMappings } from './device-mapper.ts';
 import { HeaderCopy, type HeaderPlace, readHeaderArea } from './header-copy.ts';
+import { type DiskKeyToken, renderKeyToken } from './key-token.ts';
 import { type Luks2Header, luksCopies, STATE_DISK_TOKEN, validateHeaderArea } from './luks2-header.ts';
 
 /** Bytes of every passphrase of a state disk: random or derived, never a person's. */
@@ -115,10 +116,27 @@ export class StateDisk {
   /** Writes the token that says whether the node that owns this disk is a member of a cluster. */
   async setInitialized(initialized: boolean): Promise<void> {
     const token = JSON.stringify({ type: STATE_DISK_TOKEN, keyslots: [], diskIsInitialized: initialized });
+    await this.#setToken('0', toUtf8(token));
+  }
+
+  /**
+   * Writes the token that says which keys open this disk. Nothing is written where it says so already.
+   * @returns whether it was written
+   * @throws ParseError ERR_KEY_TOKEN
+   */
+  async setKeyToken(token: DiskKeyToken): Promise<boolean> {
+    const wanted = renderKeyToken(token);
+    const { keyToken } = await this.header();
+    if (keyToken !== undefined && equal(renderKeyToken(keyToken), wanted)) return false;
+    await this.#setToken('1', wanted);
+    return true;
+  }
+
+  async #setToken(id: '0' | '1', json: Uint8Array): Promise<void> {
     await HeaderCopy.use(this.#place, async (copy) => {
       await this.#cryptsetup.must(
-        ['token', 'import', '--token-replace', '--token-id', '0', '--json-file', '-', copy.path],
-        toUtf8(token),
+        ['token', 'import', '--token-replace', '--token-id', id, '--json-file', '-', copy.path],
+        json,
       );
       await copy.writeBack();
     });
