@@ -6,7 +6,13 @@ export class KmsUnavailableError extends UnreachableError {
   readonly retryAfterMs: number | undefined;
 
   constructor(
-    code: 'ERR_KMS_UNAVAILABLE' | 'ERR_KMS_THROTTLED' | 'ERR_STORE_UNAVAILABLE' | 'ERR_STORE_THROTTLED',
+    code:
+      | 'ERR_KMS_UNAVAILABLE'
+      | 'ERR_KMS_THROTTLED'
+      | 'ERR_STORE_UNAVAILABLE'
+      | 'ERR_STORE_THROTTLED'
+      /** The store returns something older than what it was given. */
+      | 'ERR_STORE_STALE',
     message: string,
     options?: { cause?: unknown; retryAfterMs?: number },
   ) {
@@ -34,7 +40,11 @@ export type KmsErrorCode =
   | 'ERR_KMS_UNWRAP'
   /** The other side answers what makes no sense, or is not who it should be. */
   | 'ERR_KMS_ANSWER'
-  | 'ERR_STORE_ANSWER';
+  | 'ERR_STORE_ANSWER'
+  /** The stored key of that id has another length than is wanted. */
+  | 'ERR_DEK_LENGTH'
+  /** There is another key of that id. */
+  | 'ERR_DEK_EXISTS';
 
 /** A KMS or a store refused. Trying the same again does not help; the message says what does. */
 export class KmsError extends AsterismError {

@@ -1,39 +1,225 @@
-import { keyDeriver } from '@asterism/crypto/derive';
+import { equal, zero } from '@asterism/bytes/bytes';
+import { keyDeriver, MEASUREMENT_SECRET_ID } from '@asterism/crypto/derive';
 import { AsterismError } from '@asterism/errors/errors';
+import type { KubernetesApi } from '@asterism/kubernetes/api';
+import { KMS_HOMES, type KmsName, STORE_HOMES, type StoreName } from './catalogue.ts';
 import { type ClusterKey, NO_STORE_URI, parseClusterKmsUri } from './cluster-uri.ts';
-import type { KeyManager } from './types.ts';
+import { KmsError } from './errors.ts';
+import type { Kek } from './kek.ts';
+import type { Home, Settings } from './settings.ts';
+import type { DekStore } from './store.ts';
+import { type StoredKeysOptions, storedKeys } from './stored-keys.ts';
+import type { KeyHome, KeyManager } from './types.ts';
+import { type ExternalReference, parseKmsUri, parseStoreUri } from './uri.ts';
+import { faultOf } from './values.ts';
 
 const CLUSTER_KMS = 'kms://cluster-kms';
+
+type Credentials = Readonly<Record<string, string | undefined>>;
+
+export interface KmsChoice {
+  readonly kmsUri: string;
+  /** They take the place of those in the URI. Empty: whatever the machine offers. */
+  readonly credentials?: Credentials;
+}
+
+export interface StoreChoice {
+  readonly storageUri: string;
+  /** They take the place of those in the URI. Empty: whatever the machine offers. */
+  readonly credentials?: Credentials;
+  /** For `storage://kubernetes`. */
+  readonly kubernetes?: KubernetesApi;
+}
+
+export interface KeyHomeOptions extends Pick<StoredKeysOptions, 'cache' | 'retry' | 'observer'> {
+  readonly kmsUri: string;
+  readonly storageUri: string;
+  readonly credentials?: { readonly kms?: Credentials; readonly storage?: Credentials };
+  /** Takes the place of the store of the URI. It is closed with the home. */
+  readonly store?: DekStore;
+  /** For `storage://kubernetes`. */
+  readonly kubernetes?: KubernetesApi;
+  /** While a rotation is under way: the KEK of the generation before. */
+  readonly previous?: KmsChoice;
+}
+
+/** SDKs are loaded when they are used: most services never need one. */
+const BACKENDS: Partial<Record<KmsName, () => Promise<{ open(settings: Settings): Promise<Kek> }>>> = {};
+
+type CloudStore = Exclude<StoreName, 'kubernetes'>;
+const STORES: Partial<Record<CloudStore, () => Promise<{ open(settings: Settings): Promise<DekStore> }>>> =
+  {};
+
+/**
+ * The key home that URIs and credentials name. An external one is not asked for anything yet.
+ *
+ * @throws ParseError ERR_KMS_URI
+ * @throws AsterismError ERR_KMS_UNSUPPORTED no such KMS or store, or they do not go together
+ * @throws KmsError ERR_KMS_SETTINGS | ERR_STORE_SETTINGS | ERR_KMS_CREDENTIALS | ERR_STORE_CREDENTIALS
+ */
+export async function openKeyHome(options: KeyHomeOptions): Promise<KeyHome> {
+  const { kmsUri, storageUri, credentials, previous } = options;
+  const reference = parseKmsUri(kmsUri);
+  if (reference.kind === 'cluster') {
+    if (storageUri !== NO_STORE_URI)
+      throw unsupported(`the cluster KMS derives its keys: its storage is ${NO_STORE_URI}`);
+    return clusterHome(reference);
+  }
+  const { clusterId, generation, acceptV26Blobs } = reference;
+  if (clusterId === undefined)
+    throw new KmsError('ERR_KMS_SETTINGS', 'the KMS URI has no clusterID, which wrapped keys are bound to');
+  const opened: { close(): Promise<void> }[] = [];
+  const opening = async <T extends { close(): Promise<void> }>(part: Promise<T>): Promise<T> => {
+    const ready = await part;
+    opened.push(ready);
+    return ready;
+  };
+  try {
+    const { store: given, kubernetes } = options;
+    const store = await opening(
+      given === undefined
+        ? openStore({
+            storageUri,
+            ...(credentials?.storage && { credentials: credentials.storage }),
+            ...(kubernetes && { kubernetes }),
+          })
+        : Promise.resolve(given),
+    );
+    const kek = await opening(openReference(reference, credentials?.kms));
+    const { cache, retry, observer } = options;
+    return storedKeys({
+      kek,
+      store,
+      clusterId,
+      generation,
+      acceptV26Blobs,
+      ...(previous && { previous: await openPrevious(reference, previous) }),
+      ...(cache && { cache }),
+      ...(retry && { retry }),
+      ...(observer && { observer }),
+    });
+  } catch (error) {
+    await Promise.allSettled(opened.map((part) => part.close()));
+    throw error;
+  }
+}
+
+/**
+ * The KEK of an external KMS.
+ * @throws as {@link openKeyHome}
+ */
+export async function openKek({ kmsUri, credentials }: KmsChoice): Promise<Kek> {
+  const reference = parseKmsUri(kmsUri);
+  if (reference.kind === 'cluster')
+    throw unsupported('the cluster KMS derives its keys: it has no KEK that wraps');
+  return openReference(reference, credentials);
+}
+
+/**
+ * The store that a URI names.
+ * @throws as {@link openKeyHome}
+ */
+export async function openStore({ storageUri, credentials, kubernetes }: StoreChoice): Promise<DekStore> {
+  const reference = parseStoreUri(storageUri);
+  if (reference === 'none')
+    throw unsupported('keys of an external KMS need a storage, e.g. storage://kubernetes');
+  const { name } = reference;
+  const settings = settingsOf(STORE_HOMES[name], reference, credentials, 'STORE');
+  if (name === 'kubernetes') {
+    if (kubernetes === undefined)
+      throw new KmsError(
+        'ERR_STORE_SETTINGS',
+        'storage://kubernetes is there only where the cluster is: give a copy of the wrapped keys in its place',
+      );
+    const { kubernetesStore } = await import('./stores/kubernetes/store.ts');
+    return kubernetesStore(kubernetes);
+  }
+  const load = STORES[name];
+  if (load === undefined) throw unsupported(`this version cannot open storage://${name}`);
+  return (await load()).open(settings);
+}
+
+async function openReference(reference: ExternalReference, credentials?: Credentials): Promise<Kek> {
+  const { name } = reference;
+  const settings = settingsOf(KMS_HOMES[name], reference, credentials, 'KMS');
+  const load = BACKENDS[name];
+  if (load === undefined) throw unsupported(`this version cannot open kms://${name}`);
+  return (await load()).open(settings);
+}
+
+async function openPrevious(
+  current: ExternalReference,
+  { kmsUri, credentials }: KmsChoice,
+): Promise<{ kek: Kek; generation: number }> {
+  const reference = parseKmsUri(kmsUri);
+  if (reference.kind === 'cluster')
+    throw unsupported('the cluster KMS is no generation before an external one');
+  const { clusterId, generation } = reference;
+  if (clusterId !== current.clusterId || generation >= current.generation)
+    throw new KmsError(
+      'ERR_KMS_SETTINGS',
+      'the KMS before must have the same clusterID and a lower generation',
+    );
+  return { kek: await openReference(reference, credentials), generation };
+}
+
+function settingsOf(
+  home: Home,
+  { parameters, credentials }: Settings,
+  given: Credentials = {},
+  service: 'KMS' | 'STORE',
+): Settings {
+  const all = { ...credentials, ...given };
+  const fault = faultOf(home.credentials, all);
+  if (fault !== undefined)
+    throw new KmsError(`ERR_${service}_SETTINGS`, `the credentials for ${home.about}: ${fault}`);
+  return { parameters, credentials: all };
+}
+
+function unsupported(why: string): AsterismError {
+  return new AsterismError('ERR_KMS_UNSUPPORTED', why);
+}
 
 /**
  * The cluster's own KMS: every key is derived from the master secret, none is stored.
  * @throws AsterismError ERR_DERIVE for an empty key or salt
  */
-export function clusterKms({ key, salt }: ClusterKey): KeyManager {
+export function clusterHome({ key, salt, generation = 1, measurementSecret }: ClusterKey): KeyHome {
   const derive = keyDeriver(key, salt);
+  const pinned = measurementSecret && Uint8Array.from(measurementSecret);
+  const getDek = async (id: string, length: number): Promise<Uint8Array> => {
+    // The cluster id hangs on it, so it outlives the master secret that first gave it.
+    if (id !== MEASUREMENT_SECRET_ID || pinned === undefined) return derive(id, length);
+    if (length !== pinned.length)
+      throw new KmsError('ERR_DEK_LENGTH', `the key ${id} has ${pinned.length} bytes, not ${length}`);
+    return Uint8Array.from(pinned);
+  };
   return {
-    getDek: async (id, length) => derive(id, length),
+    kind: 'cluster',
+    generation,
+    getDek,
+    wrapped: async () => undefined,
+    async importDek(id, dek) {
+      const derived = await getDek(id, dek.length);
+      const same = equal(derived, dek);
+      zero(derived);
+      if (!same) throw new KmsError('ERR_DEK_EXISTS', `the cluster KMS derives another key for the id ${id}`);
+    },
+    status: async () => ({
+      keyId: `cluster-kms generation ${generation}`,
+      enabled: true,
+      detail: 'keys are derived from the master secret (HKDF-SHA256)',
+    }),
     close: async () => {},
   };
 }
 
-/**
- * The KMS that a pair of URIs names.
- * @throws ParseError the cluster KMS URI is malformed
- * @throws AsterismError ERR_KMS_UNSUPPORTED
- */
-export async function openKms(kmsUri: string, storageUri: string): Promise<KeyManager> {
-  const key = masterSecretOf(kmsUri);
-  if (key === undefined) {
-    throw new AsterismError('ERR_KMS_UNSUPPORTED', 'this version knows kms://cluster-kms only');
-  }
-  if (storageUri !== NO_STORE_URI) {
-    throw new AsterismError(
-      'ERR_KMS_UNSUPPORTED',
-      `the cluster KMS derives its keys: its storage is ${NO_STORE_URI}`,
-    );
-  }
-  return clusterKms(key);
+/** As {@link clusterHome}, for those who need its keys only. */
+export const clusterKms: (secret: ClusterKey) => KeyManager = clusterHome;
+
+/** As {@link openKeyHome}, with what the URIs alone name. */
+export function openKms(kmsUri: string, storageUri: string): Promise<KeyManager> {
+  return openKeyHome({ kmsUri, storageUri });
 }
 
 /** The master secret that a cluster KMS URI holds; undefined for the URI of another KMS. */
