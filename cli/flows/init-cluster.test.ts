@@ -38,6 +38,20 @@ const config: ClusterConfig = {
 const clusterIdOf: InitParts['clusterIdOf'] = async (secret, salt) =>
   new Uint8Array(createHash('sha256').update(secret.key).update(secret.salt).update(salt).digest());
 
+const clusterIdOfMeasurementSecret: InitParts['clusterIdOfMeasurementSecret'] = (secret, salt) =>
+  new Uint8Array(createHash('sha256').update(secret).update(salt).digest());
+
+const external: ClusterConfig = {
+  ...config,
+  kms: {
+    type: 'vault',
+    parameters: { address: 'https://bao.internal:8200', keyName: 'asterism' },
+    credentials: { token: { env: 'BAO_TOKEN' } },
+    v26Blobs: false,
+    store: { type: 'kubernetes', parameters: {}, credentials: {} },
+  },
+};
+
 function parts(pcr15: () => Promise<Uint8Array> = async () => new Uint8Array(32)): InitParts {
   const fake = fakeVerifier();
   const verifier: Verifier = {
@@ -48,6 +62,8 @@ function parts(pcr15: () => Promise<Uint8Array> = async () => new Uint8Array(32)
     clusterIdOf,
     kmsUri: (secret) => `kms://${toBase64(secret.key)}`,
     storageUri: () => 'storage://no-store',
+    clusterIdOfMeasurementSecret,
+    credentials: async () => ({ kms: { token: 'hunter22' }, storage: {} }),
     verifier: () => verifier,
     memberVerifier: async () => fakeVerifier(),
     components: async () => [
@@ -382,4 +398,67 @@ test('a node that takes this command itself for another caller, after a cut, is 
   });
   await assert.rejects(initCluster(other.input, parts()), { code: 'ERR_NODE_BUSY' });
   assert.equal(other.requests.length, 1);
+});
+
+const idOf = async ({ measurementSecret, measurementSalt }: InitRequest) =>
+  clusterIdOfMeasurementSecret(measurementSecret, measurementSalt);
+
+test('with an external KMS there is no master secret; what the id hangs on is saved before the first call', async (t) => {
+  const { workspace, input, requests } = await scene(t, async (request) => {
+    const saved = await workspace.requireState();
+    assert.equal(saved.measurementSecret, toBase64(request.measurementSecret));
+    assert.equal(saved.clusterId, toHex(await idOf(request)));
+    return idOf(request);
+  });
+  const done = await initCluster({ ...input, config: external }, parts());
+  const [request] = requests;
+  assert.equal(
+    request!.kmsUri,
+    `kms://vault?address=https%3A%2F%2Fbao.internal%3A8200&keyName=asterism&clusterID=${done.clusterId}`,
+  );
+  assert.equal(request!.storageUri, 'storage://kubernetes');
+  assert.deepEqual(JSON.parse(fromUtf8(request!.kmsCredentials)), {
+    kms: { token: 'hunter22' },
+    storage: {},
+  });
+  assert.equal(await workspace.masterSecret(), undefined);
+  assert.equal(done.phase, 'initialized');
+  assert.deepEqual(done.keyHome, { kmsUri: request!.kmsUri, storageUri: request!.storageUri });
+  const state = (await workspace.read('asterism-state.json')) ?? '';
+  assert.doesNotMatch(state, /hunter22|measurementSecret"/);
+});
+
+test('an init with an external KMS goes on with the same secret, and with no other KMS', async (t) => {
+  let fails = true;
+  const { workspace, input, requests } = await scene(t, async (request) => {
+    if (fails) throw new StatusError('INTERNAL', 'ERR_PHASE', 'kubeadm failed');
+    return idOf(request);
+  });
+  const first = { ...input, config: external };
+  await assert.rejects(initCluster(first, parts()), { code: 'ERR_PHASE' });
+  const { kms } = external;
+  assert.ok(kms.type !== 'cluster');
+  for (const other of [
+    config,
+    { ...external, kms: { ...kms, parameters: { ...kms.parameters, keyName: 'other' } } },
+    {
+      ...external,
+      kms: {
+        ...kms,
+        store: { ...kms.store, type: 'aws' as const, parameters: { bucket: 'b', region: 'r' } },
+      },
+    },
+  ])
+    await assert.rejects(initCluster({ ...input, config: other }, parts()), { code: 'ERR_OTHER_KMS' });
+  fails = false;
+  await initCluster(first, parts());
+  assert.equal(requests.length, 2);
+  assert.deepEqual(requests[0]!.measurementSecret, requests[1]!.measurementSecret);
+  assert.equal((await workspace.requireState()).measurementSecret, undefined);
+});
+
+test('an external KMS with a file of a master secret is refused', async (t) => {
+  const { input } = await scene(t);
+  const given = { ...input, config: external, masterSecretFile: 'secret.json' };
+  await assert.rejects(initCluster(given, parts()), { code: 'ERR_MASTER_SECRET' });
 });

@@ -4,6 +4,8 @@ import type { Verifier } from '@asterism/attestation/types';
 import { equal } from '@asterism/bytes/bytes';
 import { fromBase64, fromHex, fromUtf8, toBase64, toHex } from '@asterism/bytes/encoding';
 import type { ClusterConfig } from '@asterism/config/cluster-config';
+import type { ExternalKmsConfig } from '@asterism/config/kms-config';
+import type { KmsCredentials } from '@asterism/config/kms-credentials';
 import { generateMasterSecret, MASTER_SECRET_FILE, type MasterSecret } from '@asterism/config/master-secret';
 import type { ClusterState } from '@asterism/config/state';
 import { KUBECONFIG_FILE, type Workspace, WorkspaceError } from '@asterism/config/workspace';
@@ -13,6 +15,7 @@ import type { MessageInitShape } from '@bufbuild/protobuf';
 import { unmarkedOrMember } from './cluster-identity.ts';
 import { confirmInit } from './confirm-init.ts';
 import { type InitPlan, initialize } from './initialize.ts';
+import { credentialBytes, externalKeyHome } from './key-home.ts';
 
 export const BOOTSTRAPPER_PORT = 9000;
 
@@ -22,6 +25,10 @@ export interface InitParts {
   clusterIdOf(secret: MasterSecret, measurementSalt: Uint8Array): Promise<Uint8Array>;
   kmsUri(secret: MasterSecret): string;
   storageUri(): string;
+  /** The cluster id of a measurement secret that this side chose. */
+  clusterIdOfMeasurementSecret(measurementSecret: Uint8Array, measurementSalt: Uint8Array): Uint8Array;
+  /** Credentials for the KMS of the configuration and its store. */
+  credentials(kms: ExternalKmsConfig): Promise<KmsCredentials>;
   /** Judges a node by the configuration, PCR 15 left out. */
   verifier(config: ClusterConfig): Verifier;
   /** Judges a node by the configuration, and accepts members of this cluster only. */
@@ -72,12 +79,17 @@ export async function initCluster(input: InitInput, parts: InitParts): Promise<C
     );
   }
 
-  const { secret, prepared } = await prepare(input, state, parts);
+  const { kms } = input.config;
+  const { prepared, keys } =
+    kms.type === 'cluster'
+      ? await prepare(input, state, parts)
+      : await prepareExternal(input, state, parts, kms);
   // Only an earlier attempt of this very init can have written one: see above.
   if (received === undefined) {
-    await workspace.create(KUBECONFIG_FILE, await kubeconfigOf(input, parts, secret, prepared));
+    await workspace.create(KUBECONFIG_FILE, await kubeconfigOf(input, parts, keys, prepared));
   }
-  const done: ClusterState = { ...prepared, phase: 'initialized', initUnconfirmed: true };
+  const { measurementSecret: _, ...kept } = prepared;
+  const done: ClusterState = { ...kept, phase: 'initialized', initUnconfirmed: true };
   await workspace.writeState(done);
   const why = await confirm(input, parts, done);
   if (why === undefined) return writeConfirmed(workspace, done);
@@ -89,7 +101,7 @@ export async function initCluster(input: InitInput, parts: InitParts): Promise<C
 async function kubeconfigOf(
   input: InitInput,
   parts: InitParts,
-  secret: MasterSecret,
+  keys: RequestedKeys,
   prepared: Prepared,
 ): Promise<string> {
   const { config } = input;
@@ -101,8 +113,7 @@ async function kubeconfigOf(
     node: prepared.nodes.find(({ role }) => role === 'ControlPlane')?.name ?? 'NODE',
     verifier: await unmarkedOrMember(parts.verifier(config), clusterId),
     request: {
-      kmsUri: parts.kmsUri(secret),
-      storageUri: parts.storageUri(),
+      ...keys,
       kubernetesVersion: prepared.kubernetesVersion,
       kubernetesComponents: (await parts.components(prepared)) ?? [],
       initSecret: fromBase64(prepared.initSecret),
@@ -158,6 +169,17 @@ function refuseUnready(workspace: Workspace, state: ClusterState): void {
   }
 }
 
+/** What the request says of the cluster's keys. */
+type RequestedKeys = Pick<
+  MessageInitShape<typeof InitRequestSchema>,
+  'kmsUri' | 'storageUri' | 'measurementSecret' | 'kmsCredentials'
+>;
+
+interface Preparation {
+  readonly prepared: Prepared;
+  readonly keys: RequestedKeys;
+}
+
 type Prepared = ClusterState & { measurementSalt: string; clusterId: string };
 
 /**
@@ -168,7 +190,14 @@ async function prepare(
   { workspace, masterSecretFile }: InitInput,
   state: ClusterState,
   parts: InitParts,
-): Promise<{ secret: MasterSecret; prepared: Prepared }> {
+): Promise<Preparation> {
+  if (state.keyHome !== undefined) {
+    throw new WorkspaceError(
+      'ERR_OTHER_KMS',
+      'the init of this cluster was begun with an external KMS, and the configuration now says kms.type: cluster; ' +
+        'change that back, or terminate the cluster',
+    );
+  }
   let secret = await presentSecret(workspace, masterSecretFile, state);
   const measurementSalt = state.measurementSalt ?? toBase64(new Uint8Array(randomBytes(32)));
   if (secret === undefined) {
@@ -186,8 +215,53 @@ async function prepare(
   }
   const prepared: Prepared = { ...state, measurementSalt, clusterId, phase: 'initializing' };
   await workspace.writeState(prepared);
-  return { secret, prepared };
+  return { prepared, keys: { kmsUri: parts.kmsUri(secret), storageUri: parts.storageUri() } };
 }
+
+/**
+ * The same where an external KMS keeps the keys. There is no master secret: this side chooses the one key that the
+ * cluster id hangs on, so that it knows the id beforehand here too.
+ */
+async function prepareExternal(
+  { workspace, masterSecretFile }: InitInput,
+  state: ClusterState,
+  parts: InitParts,
+  kms: ExternalKmsConfig,
+): Promise<Preparation> {
+  if (masterSecretFile !== undefined) {
+    throw new WorkspaceError(
+      'ERR_MASTER_SECRET',
+      `the configuration says kms.type: ${kms.type}, so there is no master secret; leave --master-secret out`,
+    );
+  }
+  const measurementSalt = state.measurementSalt ?? toBase64(new Uint8Array(randomBytes(32)));
+  const measurementSecret = state.measurementSecret ?? toBase64(new Uint8Array(randomBytes(32)));
+  const secret = fromBase64(measurementSecret);
+  const clusterId = toHex(parts.clusterIdOfMeasurementSecret(secret, fromBase64(measurementSalt)));
+  const keyHome = externalKeyHome(kms, clusterId, 1);
+  const begun = state.keyHome ?? (state.clusterId === undefined ? undefined : OTHER_HOME);
+  if (begun !== undefined && (begun.kmsUri !== keyHome.kmsUri || begun.storageUri !== keyHome.storageUri)) {
+    throw new WorkspaceError(
+      'ERR_OTHER_KMS',
+      'the init of this cluster was begun with another KMS or store than the configuration now names; ' +
+        'change that back, or terminate the cluster',
+    );
+  }
+  const credentials = credentialBytes(await parts.credentials(kms));
+  const prepared: Prepared = {
+    ...state,
+    measurementSalt,
+    measurementSecret,
+    clusterId,
+    keyHome,
+    phase: 'initializing',
+  };
+  await workspace.writeState(prepared);
+  return { prepared, keys: { ...keyHome, measurementSecret: secret, kmsCredentials: credentials } };
+}
+
+/** Of an init that was begun with the cluster's own KMS. */
+const OTHER_HOME = { kmsUri: '', storageUri: '' };
 
 /** @returns undefined where one is to be generated. Changes nothing, so that a call that fails here leaves no trace. */
 async function presentSecret(

@@ -1,5 +1,6 @@
 import { clusterIdPcr } from '@asterism/attestation/cluster-id';
 import { zero } from '@asterism/bytes/bytes';
+import { readKmsCredentials } from '@asterism/config/kms-credentials';
 import type { ClusterState } from '@asterism/config/state';
 import { clusterId, deriveKey, MEASUREMENT_SECRET_ID } from '@asterism/crypto/derive';
 import { NO_STORE_URI, renderClusterKmsUri } from '@asterism/kms/cluster-uri';
@@ -19,6 +20,7 @@ export async function runInit(
   const config = await workspace.config();
   const initParts: InitParts = {
     async clusterIdOf(secret, salt) {
+      if (secret.measurementSecret !== undefined) return clusterId(secret.measurementSecret, salt);
       const measurementSecret = deriveKey(secret.key, secret.salt, MEASUREMENT_SECRET_ID, 32);
       try {
         return clusterId(measurementSecret, salt);
@@ -28,6 +30,8 @@ export async function runInit(
     },
     kmsUri: renderClusterKmsUri,
     storageUri: () => NO_STORE_URI,
+    clusterIdOfMeasurementSecret: clusterId,
+    credentials: (kms) => readKmsCredentials(kms, workspace.folder, process.env),
     verifier: (given) => parts.verifier(given, undefined),
     memberVerifier: async (given, id) => parts.verifier(given, await clusterIdPcr(id)),
     components: async (state) => [...(await parts.components.forNodes(state))],

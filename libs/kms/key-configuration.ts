@@ -28,7 +28,7 @@ export type HomeCredentials = z.infer<typeof kmsCredentials>;
 export interface HomeConfiguration {
   readonly kmsUri: string;
   readonly storageUri: string;
-  readonly credentials?: HomeCredentials | undefined;
+  readonly credentials?: HomeCredentials;
 }
 
 /** One key home; two while the key encryption key is rotated, the older one first. */
@@ -41,7 +41,12 @@ export function parseKeyConfiguration(text: string): KeyConfiguration {
   const value = parse(text, 'the key configuration');
   const parsed = schema.safeParse(value);
   if (!parsed.success) throw malformed('the key configuration', parsed.error);
-  return { homes: parsed.data.homes };
+  return {
+    homes: parsed.data.homes.map(({ credentials: given, ...uris }) => ({
+      ...uris,
+      ...(given && { credentials: given }),
+    })),
+  };
 }
 
 export function renderKeyConfiguration({ homes }: KeyConfiguration): string {
