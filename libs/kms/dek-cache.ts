@@ -6,28 +6,34 @@ export interface CacheLimits {
   readonly entries: number;
 }
 
-/** Keys for a bounded time, and a bounded number of them; zeroed when they go. Its arrays never leave it. */
+/** A key, and the envelope that it came from. */
+export interface OpenedDek {
+  readonly dek: Uint8Array;
+  readonly envelope: Uint8Array;
+}
+
+/** Keys for a bounded time, and a bounded number of them; zeroed when they go. */
 export class DekCache {
   readonly #limits: CacheLimits;
   /** All live equally long, so that the oldest is the first, and the next to go. */
-  readonly #entries = new Map<string, { dek: Uint8Array; ends: number }>();
+  readonly #entries = new Map<string, { opened: OpenedDek; ends: number }>();
   #timer: NodeJS.Timeout | undefined;
 
   constructor(limits: CacheLimits) {
     this.#limits = limits;
   }
 
-  /** @returns a copy, for the caller to zero */
-  get(id: string): Uint8Array | undefined {
+  /** @returns what is still the cache's: copy it at once, it is zeroed when its time is over */
+  get(id: string): OpenedDek | undefined {
     const entry = this.#entries.get(id);
     // The timer may be late.
-    return entry === undefined || entry.ends <= performance.now() ? undefined : Uint8Array.from(entry.dek);
+    return entry === undefined || entry.ends <= performance.now() ? undefined : entry.opened;
   }
 
-  /** @param dek is the cache's from now on */
-  set(id: string, dek: Uint8Array): void {
+  /** @param opened is the cache's from now on */
+  set(id: string, opened: OpenedDek): void {
     this.#remove(id);
-    this.#entries.set(id, { dek, ends: performance.now() + this.#limits.lifeMs });
+    this.#entries.set(id, { opened, ends: performance.now() + this.#limits.lifeMs });
     if (this.#entries.size > this.#limits.entries) this.#remove(this.#entries.keys().next().value!);
     this.#wait();
   }
@@ -45,7 +51,7 @@ export class DekCache {
   #remove(id: string): void {
     const entry = this.#entries.get(id);
     if (entry === undefined) return;
-    zero(entry.dek);
+    zero(entry.opened.dek);
     this.#entries.delete(id);
   }
 

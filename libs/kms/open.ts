@@ -20,27 +20,27 @@ type Credentials = Readonly<Record<string, string | undefined>>;
 export interface KmsChoice {
   readonly kmsUri: string;
   /** They take the place of those in the URI. Empty: whatever the machine offers. */
-  readonly credentials?: Credentials;
+  readonly credentials?: Credentials | undefined;
 }
 
 export interface StoreChoice {
   readonly storageUri: string;
   /** They take the place of those in the URI. Empty: whatever the machine offers. */
-  readonly credentials?: Credentials;
+  readonly credentials?: Credentials | undefined;
   /** For `storage://kubernetes`. */
-  readonly kubernetes?: KubernetesApi;
+  readonly kubernetes?: KubernetesApi | undefined;
 }
 
 export interface KeyHomeOptions extends Pick<StoredKeysOptions, 'cache' | 'retry' | 'observer'> {
   readonly kmsUri: string;
   readonly storageUri: string;
-  readonly credentials?: { readonly kms?: Credentials; readonly storage?: Credentials };
+  readonly credentials?: { readonly kms?: Credentials; readonly storage?: Credentials } | undefined;
   /** Takes the place of the store of the URI. It is closed with the home. */
-  readonly store?: DekStore;
+  readonly store?: DekStore | undefined;
   /** For `storage://kubernetes`. */
-  readonly kubernetes?: KubernetesApi;
+  readonly kubernetes?: KubernetesApi | undefined;
   /** While a rotation is under way: the KEK of the generation before. */
-  readonly previous?: KmsChoice;
+  readonly previous?: KmsChoice | undefined;
 }
 
 /** SDKs are loaded when they are used: most services never need one. */
@@ -58,7 +58,7 @@ const STORES: Partial<Record<CloudStore, () => Promise<{ open(settings: Settings
  * @throws KmsError ERR_KMS_SETTINGS | ERR_STORE_SETTINGS | ERR_KMS_CREDENTIALS | ERR_STORE_CREDENTIALS
  */
 export async function openKeyHome(options: KeyHomeOptions): Promise<KeyHome> {
-  const { kmsUri, storageUri, credentials, previous } = options;
+  const { kmsUri, storageUri, credentials, previous, kubernetes, cache, retry, observer } = options;
   const reference = parseKmsUri(kmsUri);
   if (reference.kind === 'cluster') {
     if (storageUri !== NO_STORE_URI)
@@ -69,34 +69,19 @@ export async function openKeyHome(options: KeyHomeOptions): Promise<KeyHome> {
   if (clusterId === undefined)
     throw new KmsError('ERR_KMS_SETTINGS', 'the KMS URI has no clusterID, which wrapped keys are bound to');
   const opened: { close(): Promise<void> }[] = [];
-  const opening = async <T extends { close(): Promise<void> }>(part: Promise<T>): Promise<T> => {
-    const ready = await part;
-    opened.push(ready);
-    return ready;
+  const kept = <T extends { close(): Promise<void> }>(part: T): T => {
+    opened.push(part);
+    return part;
   };
   try {
-    const { store: given, kubernetes } = options;
-    const store = await opening(
-      given === undefined
-        ? openStore({
-            storageUri,
-            ...(credentials?.storage && { credentials: credentials.storage }),
-            ...(kubernetes && { kubernetes }),
-          })
-        : Promise.resolve(given),
+    const store = kept(
+      options.store ?? (await openStore({ storageUri, credentials: credentials?.storage, kubernetes })),
     );
-    const kek = await opening(openReference(reference, credentials?.kms));
-    const { cache, retry, observer } = options;
+    const kek = kept(await openReference(reference, credentials?.kms));
+    const older = previous && (await openPrevious(reference, previous));
     return storedKeys({
-      kek,
-      store,
-      clusterId,
-      generation,
-      acceptV26Blobs,
-      ...(previous && { previous: await openPrevious(reference, previous) }),
-      ...(cache && { cache }),
-      ...(retry && { retry }),
-      ...(observer && { observer }),
+      ...{ kek, store, clusterId, generation, acceptV26Blobs, cache, retry, observer },
+      previous: older,
     });
   } catch (error) {
     await Promise.allSettled(opened.map((part) => part.close()));

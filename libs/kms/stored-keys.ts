@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { equal, zero } from '@asterism/bytes/bytes';
 import { AsterismError, VerificationError } from '@asterism/errors/errors';
-import { type CacheLimits, DekCache } from './dek-cache.ts';
+import { type CacheLimits, DekCache, type OpenedDek } from './dek-cache.ts';
 import {
   type Binding,
   checkBinding,
@@ -31,13 +31,13 @@ export interface StoredKeysOptions {
   /** Of the KEK. */
   readonly generation: number;
   /** While a rotation is under way: what the keys that are not re-wrapped yet are read with. */
-  readonly previous?: { readonly kek: Kek; readonly generation: number };
-  readonly acceptV26Blobs?: boolean;
+  readonly previous?: { readonly kek: Kek; readonly generation: number } | undefined;
+  readonly acceptV26Blobs?: boolean | undefined;
   /** Default: 10 minutes, 10,000 keys. */
-  readonly cache?: Partial<CacheLimits>;
+  readonly cache?: Partial<CacheLimits> | undefined;
   /** Of one key. Default: 3 tries in 20 seconds. */
-  readonly retry?: Partial<RetryPolicy>;
-  readonly observer?: KeyObserver;
+  readonly retry?: Partial<RetryPolicy> | undefined;
+  readonly observer?: KeyObserver | undefined;
 }
 
 /**
@@ -53,9 +53,9 @@ export function storedKeys(options: StoredKeysOptions): KeyHome {
 
 /** One fetching of a key, for all who want it at that time. */
 interface Flight {
-  readonly dek: Promise<Uint8Array>;
+  readonly opened: Promise<OpenedDek>;
   /** The same, once it is there. Zeroed when nobody waits any more. */
-  landed: Uint8Array | undefined;
+  landed: OpenedDek | undefined;
   waiting: number;
 }
 
@@ -81,35 +81,36 @@ class StoredKeys implements KeyHome {
     checkLength(length);
     signal?.throwIfAborted();
     this.#stop.signal.throwIfAborted();
-    const cached = this.#cache.get(id);
+    const cached = this.#cache.get(id)?.dek;
     this.#observer.onCache(cached !== undefined);
-    const dek = cached ?? (await this.#shared(id, length, signal));
+    const dek = cached === undefined ? await this.#shared(id, length, signal) : Uint8Array.from(cached);
     if (dek.length === length) return dek;
     zero(dek);
     throw new KmsError('ERR_DEK_LENGTH', `the key ${id} has ${dek.length} bytes, not the ${length} wanted`);
   }
 
+  /** @returns a copy */
   async #shared(id: string, length: number, signal: AbortSignal | undefined): Promise<Uint8Array> {
     const flight = this.#flights.get(id) ?? this.#depart(id, length);
     flight.waiting++;
     try {
-      return Uint8Array.from(await orAborted(flight.dek, signal));
+      return Uint8Array.from((await orAborted(flight.opened, signal)).dek);
     } finally {
       flight.waiting--;
-      if (flight.waiting === 0 && flight.landed !== undefined) zero(flight.landed);
+      if (flight.waiting === 0 && flight.landed !== undefined) zero(flight.landed.dek);
     }
   }
 
   #depart(id: string, length: number): Flight {
-    const dek = this.#find(id, () => new Uint8Array(randomBytes(length)), this.#stop.signal);
-    const flight: Flight = { dek, landed: undefined, waiting: 0 };
+    const opened = this.#find(id, () => new Uint8Array(randomBytes(length)), this.#stop.signal);
+    const flight: Flight = { opened, landed: undefined, waiting: 0 };
     this.#flights.set(id, flight);
-    dek.then(
+    opened.then(
       (landed) => {
         flight.landed = landed;
         this.#flights.delete(id);
-        if (!this.#stop.signal.aborted) this.#cache.set(id, Uint8Array.from(landed));
-        if (flight.waiting === 0) zero(landed);
+        if (!this.#stop.signal.aborted) this.#cache.set(id, { ...landed, dek: Uint8Array.from(landed.dek) });
+        if (flight.waiting === 0) zero(landed.dek);
       },
       () => this.#flights.delete(id),
     );
@@ -120,14 +121,14 @@ class StoredKeys implements KeyHome {
     checkLength(dek.length);
     const either = signal === undefined ? this.#stop.signal : AbortSignal.any([signal, this.#stop.signal]);
     const found = await this.#find(id, () => Uint8Array.from(dek), either);
-    const same = equal(found, dek);
-    zero(found);
+    const same = equal(found.dek, dek);
+    zero(found.dek);
     if (!same)
       throw new KmsError('ERR_DEK_EXISTS', `the store has another key of the id ${id}: it stays as it is`);
   }
 
   /** The stored key of that id; where there is none, it is made. */
-  #find(id: string, make: () => Uint8Array, signal: AbortSignal): Promise<Uint8Array> {
+  #find(id: string, make: () => Uint8Array, signal: AbortSignal): Promise<OpenedDek> {
     return withRetry(
       async (until) => (await this.#read(id, until)) ?? (await this.#create(id, make(), until)),
       this.#retry,
@@ -136,15 +137,15 @@ class StoredKeys implements KeyHome {
   }
 
   /** @param dek is zeroed */
-  async #create(id: string, dek: Uint8Array, signal: AbortSignal): Promise<Uint8Array> {
+  async #create(id: string, dek: Uint8Array, signal: AbortSignal): Promise<OpenedDek> {
     const { kek, store } = this.#options;
     try {
       const envelope = await this.#timed('kms', () => sealDek(kek, this.#binding(id), dek, signal));
       const bytes = renderEnvelope(envelope);
       const outcome = await this.#timed('store', () => store.create(id, bytes, signal));
       const proven = await this.#read(id, signal);
-      if (proven !== undefined && (outcome === 'exists' || equal(proven, dek))) return proven;
-      if (proven !== undefined) zero(proven);
+      if (proven !== undefined && (outcome === 'exists' || equal(proven.dek, dek))) return proven;
+      if (proven !== undefined) zero(proven.dek);
       throw new KmsUnavailableError(
         'ERR_STORE_STALE',
         `the store does not return the key ${id} as it was written: it is behind, or lost it; try again later`,
@@ -154,12 +155,13 @@ class StoredKeys implements KeyHome {
     }
   }
 
-  async #read(id: string, signal: AbortSignal): Promise<Uint8Array | undefined> {
+  async #read(id: string, signal: AbortSignal): Promise<OpenedDek | undefined> {
     const found = await this.#timed('store', () => this.#options.store.get(id, signal));
     if (found === undefined) return undefined;
     const envelope = parseEnvelope(found.bytes);
     const { kek, binding } = this.#judge(id, envelope);
-    return this.#timed('kms', () => openDek(kek, envelope, binding, signal));
+    const dek = await this.#timed('kms', () => openDek(kek, envelope, binding, signal));
+    return { dek, envelope: found.bytes };
   }
 
   /** What an envelope must be, and the KEK that opens it. */
@@ -184,6 +186,9 @@ class StoredKeys implements KeyHome {
   }
 
   async wrapped(id: string, signal?: AbortSignal): Promise<Uint8Array | undefined> {
+    this.#stop.signal.throwIfAborted();
+    const cached = this.#cache.get(id);
+    if (cached !== undefined) return Uint8Array.from(cached.envelope);
     const found = await withRetry(
       (until) => this.#timed('store', () => this.#options.store.get(id, until)),
       this.#retry,

@@ -1,15 +1,11 @@
-import { createHash } from 'node:crypto';
-import { fromBase64, toBase64 } from '@asterism/bytes/encoding';
+import { fromBase64 } from '@asterism/bytes/encoding';
 import { UnreachableError } from '@asterism/errors/errors';
 import { type KubernetesApi, KubernetesApiError, type KubernetesObject } from '@asterism/kubernetes/api';
 import { checkObject } from '../../checks.ts';
 import { KmsError, KmsUnavailableError } from '../../errors.ts';
 import { type DekStore, MAX_OBJECT_BYTES, type StoredObject } from '../../store.ts';
+import { ID_ANNOTATION, KEYS_NAMESPACE, secretName, secretOf, WRAPPED_DEK_TYPE } from './secret.ts';
 
-export const KEYS_NAMESPACE = 'asterism-keys';
-export const WRAPPED_DEK_TYPE = 'asterism.dev/wrapped-dek';
-
-const ID_ANNOTATION = 'asterism.dev/dek-id';
 const SECRETS = `/api/v1/namespaces/${KEYS_NAMESPACE}/secrets`;
 const EXCHANGE_MS = 10_000;
 /** The API client reads 8 MiB, and an object may have 64 KiB. */
@@ -28,11 +24,6 @@ interface Secret extends KubernetesObject {
 interface SecretList extends KubernetesObject {
   readonly metadata?: { readonly name?: string; readonly continue?: string };
   readonly items?: readonly Secret[];
-}
-
-/** Names of Secrets have lower-case letters only, and ids have both cases: the id itself is an annotation. */
-function secretName(id: string): string {
-  return `dek-${createHash('sha256').update(id).digest('hex').slice(0, 40)}`;
 }
 
 /** A Secret for each wrapped DEK, in the namespace {@link KEYS_NAMESPACE}, which must be there. */
@@ -138,20 +129,6 @@ export function kubernetesStore(api: KubernetesApi): DekStore {
     },
 
     close: async () => {},
-  };
-}
-
-function secretOf(id: string, bytes: Uint8Array, resourceVersion?: string): object {
-  return {
-    apiVersion: 'v1',
-    kind: 'Secret',
-    metadata: {
-      name: secretName(id),
-      annotations: { [ID_ANNOTATION]: id },
-      ...(resourceVersion !== undefined && { resourceVersion }),
-    },
-    type: WRAPPED_DEK_TYPE,
-    data: { envelope: toBase64(bytes) },
   };
 }
 

@@ -1,0 +1,217 @@
+import { createHash, randomUUID } from 'node:crypto';
+import { constants } from 'node:fs';
+import { chmod, link, mkdir, open, readdir, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { AsterismError } from '@asterism/errors/errors';
+import { takeFlock } from '@asterism/runtime/flock';
+import { checkObject } from '../../checks.ts';
+import { KmsError, KmsUnavailableError } from '../../errors.ts';
+import { type DekStore, MAX_OBJECT_BYTES, OBJECT_NAME, type StoredObject } from '../../store.ts';
+
+const LOCK_MS = 10_000;
+
+/**
+ * Wrapped DEKs as files of a folder, each named by its id: for a machine before its cluster is there, and for copies.
+ * Several processes may have it open. A file is there whole and on the disk, or not at all. (Names are listed all at
+ * once: a folder has no pages.)
+ *
+ * @param path made where it is not there, mode 0700
+ * @throws KmsError | KmsUnavailableError
+ */
+export async function openFolderStore(path: string): Promise<DekStore> {
+  try {
+    await mkdir(path, { recursive: true, mode: 0o700 });
+    await chmod(path, 0o700);
+  } catch (error) {
+    throw failure(path, error);
+  }
+  return new FolderStore(path);
+}
+
+class FolderStore implements DekStore {
+  readonly #path: string;
+  readonly #changes: Changes;
+
+  constructor(path: string) {
+    this.#path = path;
+    this.#changes = new Changes(path);
+  }
+
+  async get(name: string, signal?: AbortSignal): Promise<StoredObject | undefined> {
+    checkObject(name);
+    signal?.throwIfAborted();
+    try {
+      await using file = await open(join(this.#path, name), constants.O_RDONLY | constants.O_NOFOLLOW);
+      const about = await file.stat();
+      if (!about.isFile() || about.size > MAX_OBJECT_BYTES)
+        throw new KmsError('ERR_STORE_ANSWER', `the file ${name} in ${this.#path} is no wrapped key`);
+      const bytes = new Uint8Array(await file.readFile());
+      return { bytes, version: createHash('sha256').update(bytes).digest('hex') };
+    } catch (error) {
+      if (codeOf(error) === 'ENOENT') return undefined;
+      throw failure(this.#path, error);
+    }
+  }
+
+  async create(name: string, bytes: Uint8Array, signal?: AbortSignal): Promise<'created' | 'exists'> {
+    checkObject(name, bytes);
+    signal?.throwIfAborted();
+    try {
+      return await this.#written(bytes, async (temporary) => {
+        const outcome = await link(temporary, join(this.#path, name)).then(
+          () => 'created' as const,
+          (error) => {
+            if (codeOf(error) === 'EEXIST') return 'exists' as const;
+            throw error;
+          },
+        );
+        // Also what another has linked is to be there after a power cut: the caller will rely on it.
+        await this.#sync();
+        return outcome;
+      });
+    } catch (error) {
+      throw failure(this.#path, error);
+    }
+  }
+
+  async replace(
+    name: string,
+    bytes: Uint8Array,
+    version: string,
+    signal?: AbortSignal,
+  ): Promise<'replaced' | 'changed'> {
+    checkObject(name, bytes);
+    signal?.throwIfAborted();
+    try {
+      return await this.#changes.take(async () => {
+        if ((await this.get(name, signal))?.version !== version) return 'changed';
+        return this.#written<'replaced'>(bytes, async (temporary) => {
+          await rename(temporary, join(this.#path, name));
+          await this.#sync();
+          return 'replaced';
+        });
+      });
+    } catch (error) {
+      throw failure(this.#path, error);
+    }
+  }
+
+  async *list(signal?: AbortSignal): AsyncIterable<string> {
+    signal?.throwIfAborted();
+    const names = await readdir(this.#path).catch((error) => {
+      throw failure(this.#path, error);
+    });
+    for (const name of names) if (OBJECT_NAME.test(name)) yield name;
+  }
+
+  async remove(name: string, version: string, signal?: AbortSignal): Promise<'removed' | 'changed'> {
+    checkObject(name);
+    signal?.throwIfAborted();
+    try {
+      return await this.#changes.take(async () => {
+        const found = await this.get(name, signal);
+        if (found !== undefined && found.version !== version) return 'changed';
+        await rm(join(this.#path, name), { force: true });
+        await this.#sync();
+        return 'removed';
+      });
+    } catch (error) {
+      throw failure(this.#path, error);
+    }
+  }
+
+  async close(): Promise<void> {}
+
+  /** Does something with a new file that has these bytes on the disk. Its name is none of a key. */
+  async #written<T>(bytes: Uint8Array, use: (temporary: string) => Promise<T>): Promise<T> {
+    const temporary = join(this.#path, `.${randomUUID()}.tmp`);
+    try {
+      await using file = await open(temporary, 'wx', 0o600);
+      await file.writeFile(bytes);
+      await file.sync();
+      return await use(temporary);
+    } finally {
+      await rm(temporary, { force: true });
+    }
+  }
+
+  async #sync(): Promise<void> {
+    await using folder = await open(this.#path, 'r');
+    await folder.sync();
+  }
+}
+
+/** What compares a version and then writes: one after the other, of all processes. */
+class Changes {
+  readonly #path: string;
+  #last: Promise<unknown> = Promise.resolve();
+  #waiting = 0;
+  #lock: Promise<(() => Promise<void>) | undefined> | undefined;
+
+  constructor(path: string) {
+    this.#path = path;
+  }
+
+  async take<T>(change: () => Promise<T>): Promise<T> {
+    this.#waiting++;
+    // One lock for all who wait in this process: taking it starts a program.
+    this.#lock ??= takeFlock(`${this.#path}/`, { waitMs: LOCK_MS });
+    const lock = this.#lock;
+    const turn = this.#last.then(async () => {
+      if ((await lock) === undefined)
+        throw new KmsUnavailableError(
+          'ERR_STORE_UNAVAILABLE',
+          `another process keeps changing ${this.#path}: try again later`,
+        );
+      return change();
+    });
+    this.#last = turn.catch(() => {});
+    try {
+      return await turn;
+    } finally {
+      this.#waiting--;
+      if (this.#waiting === 0) {
+        this.#lock = undefined;
+        await lock.then(
+          (release) => release?.(),
+          () => {},
+        );
+      }
+    }
+  }
+}
+
+function codeOf(error: unknown): unknown {
+  return (error as { code?: unknown } | undefined)?.code;
+}
+
+function failure(path: string, error: unknown): unknown {
+  const options = { cause: error };
+  if (error instanceof AsterismError && error.code !== 'ERR_LOCK') return error;
+  switch (codeOf(error)) {
+    case 'EEXIST':
+    case 'ENOENT':
+    case 'ENOTDIR':
+    case 'ERR_LOCK':
+      return new KmsError('ERR_STORE_NOT_FOUND', `there is no folder ${path} for wrapped keys`, options);
+    case 'EACCES':
+    case 'EPERM':
+    case 'EROFS':
+      return new KmsError(
+        'ERR_STORE_DENIED',
+        `wrapped keys cannot be kept in ${path}: see its rights`,
+        options,
+      );
+    case 'ELOOP':
+      return new KmsError('ERR_STORE_ANSWER', `a wrapped key in ${path} is a symbolic link`, options);
+    case 'ENOSPC':
+    case 'EDQUOT':
+      return new KmsUnavailableError('ERR_STORE_UNAVAILABLE', `the disk of ${path} is full`, options);
+    case 'EIO':
+    case 'EMFILE':
+    case 'ENFILE':
+      return new KmsUnavailableError('ERR_STORE_UNAVAILABLE', `${path} cannot be read or written`, options);
+    default:
+      return error;
+  }
+}
