@@ -61,8 +61,9 @@ export default {
       joinService({
         api,
         metadata,
-        dataKeys: async (dataKeyId, length, signal) =>
-          (await keyClient.getDataKey({ dataKeyId, length }, { headers, signal })).dataKey,
+        dataKeys: ({ id, generation, onBehalfOf }, signal) =>
+          keyClient.getDataKey({ dataKeyId: id, length: 32, generation, onBehalfOf }, { headers, signal }),
+        own: { clusterPcr: new Uint8Array(32), attestationKeyId: '' },
         ca: await ClusterCa.load(kube.pki),
         pki: kube.pki,
         measurementSalt: new Uint8Array(32),

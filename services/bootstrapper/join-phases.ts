@@ -22,7 +22,7 @@ import type { InstanceMetadata } from '@asterism/metadata/types';
 import { StatusError } from '@asterism/rpc/status';
 import { measureClusterId } from '@asterism/runtime/machine-tpm';
 import { type InitMachine, rekeyStateDisk } from './init-phases.ts';
-import { type JoinTicket, stateDiskKeyOf } from './join-ticket.ts';
+import { diskKeyTokenOf, type JoinTicket, stateDiskKeyOf } from './join-ticket.ts';
 import type { Journal } from './journal.ts';
 import type { Phase } from './phases.ts';
 
@@ -125,6 +125,8 @@ async function saveNodeState({ machine, ticket, self }: JoinContext): Promise<vo
 async function rekeyToCluster({ machine, ticket }: JoinContext): Promise<void> {
   const key = stateDiskKeyOf(ticket);
   try {
+    // Before the disk is marked as a member's, which may have to be recovered.
+    await machine.disk.setKeyToken(diskKeyTokenOf(ticket));
     await rekeyStateDisk(machine.disk, machine.temporaryKeyFile ?? TEMPORARY_KEY_FILE, key);
   } finally {
     zero(key);

@@ -1,7 +1,8 @@
 import { createHash, createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFile, rm } from 'node:fs/promises';
-import { fromBase64, toBase64 } from '@asterism/bytes/encoding';
+import { fromBase64, toBase64, toUtf8 } from '@asterism/bytes/encoding';
 import { writeFileAtomic } from '@asterism/disk/atomic-file';
+import { type DiskKeyToken, MAX_KEY_TOKEN_BYTES, parseKeyToken } from '@asterism/disk/key-token';
 import { AsterismError, ParseError } from '@asterism/errors/errors';
 import { checkComponent } from '@asterism/kubernetes/install';
 import type { IssueJoinTicketResponse } from '@asterism/rpc/gen/join_pb';
@@ -24,6 +25,8 @@ const base64 = z.string().max(200_000);
 const schema = z.strictObject({
   receivedAt: z.string().max(40),
   stateDiskKey: base64,
+  /** For the header of the disk, see libs/disk/key-token.ts. */
+  diskKeyToken: z.string().max(MAX_KEY_TOKEN_BYTES),
   measurementSalt: base64,
   kubeletCert: z.string().max(100_000),
   kubeletKey: z.string().max(10_000),
@@ -53,6 +56,7 @@ export function checkTicket(
   const parsed = schema.safeParse({
     receivedAt: now.toISOString(),
     stateDiskKey: toBase64(response.stateDiskKey),
+    diskKeyToken: new TextDecoder().decode(response.diskKeyToken),
     measurementSalt: toBase64(response.measurementSalt),
     kubeletCert: new TextDecoder().decode(response.kubeletCert),
     kubeletKey,
@@ -74,6 +78,11 @@ export function checkTicket(
   if (response.stateDiskKey.length !== 32) throw bad('the state disk key has not 32 bytes');
   if (response.measurementSalt.length !== 32) throw bad('the measurement salt has not 32 bytes');
   if (response.measurementSecret.length !== 32) throw bad('the measurement secret has not 32 bytes');
+  try {
+    diskKeyTokenOf(parsed.data);
+  } catch (cause) {
+    throw bad('what it says of the names of keys cannot be read', cause);
+  }
   const names = new Set(parsed.data.files.map(({ name }) => name));
   const wanted = controlPlane ? CONTROL_PLANE_FILES.length : 0;
   if (names.size !== wanted || parsed.data.files.length !== wanted) {
@@ -133,6 +142,11 @@ export async function removeTicket(path: string): Promise<void> {
 
 export function stateDiskKeyOf(ticket: JoinTicket): Uint8Array {
   return fromBase64(ticket.stateDiskKey);
+}
+
+/** @throws ParseError */
+export function diskKeyTokenOf(ticket: JoinTicket): DiskKeyToken {
+  return parseKeyToken(toUtf8(ticket.diskKeyToken));
 }
 
 function bad(why: string, cause?: unknown): AsterismError {

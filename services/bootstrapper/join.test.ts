@@ -6,6 +6,7 @@ import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import type { Verifier } from '@asterism/attestation/types';
 import { isZero } from '@asterism/bytes/bytes';
 import { clusterId } from '@asterism/crypto/derive';
+import { renderKeyToken } from '@asterism/disk/key-token';
 import { readNodeState } from '@asterism/disk/node-state';
 import { PolicyError } from '@asterism/errors/errors';
 import { ClusterCa } from '@asterism/kubernetes/ca';
@@ -35,6 +36,7 @@ const secret = new Uint8Array(32).fill(1);
 const salt = new Uint8Array(32).fill(2);
 const id = clusterId(secret, salt);
 const diskKey = Uint8Array.from(randomBytes(32));
+const keyToken = { keys: [{ name: '2.0' }] };
 
 const self = { nodeName: 'w-0', address: '10.77.1.3' };
 const openssl = (...args: string[]): void => {
@@ -103,6 +105,7 @@ describe('join over mutual aTLS', () => {
         requests.push(request);
         return {
           stateDiskKey: diskKey,
+          diskKeyToken: renderKeyToken(keyToken),
           measurementSalt: salt,
           measurementSecret: secret,
           kubeletCert: await certify(request.certificateRequest, certifyWith),
@@ -115,6 +118,7 @@ describe('join over mutual aTLS', () => {
         };
       },
       issueRejoinTicket: async () => ({}),
+      issueDiskKeys: async () => ({}),
     });
     const address = await server.listen(0, '127.0.0.1');
     port = address.port;
@@ -181,6 +185,7 @@ describe('join over mutual aTLS', () => {
     assert.deepEqual(machine.tpm.pcrs.get(15), clusterIdPcr(id));
     assert.equal(await disk.testKey(diskKey), true);
     assert.equal(await disk.testKey(machine.temporaryKey), false);
+    assert.deepEqual((await disk.header()).keyToken, keyToken);
     assert.deepEqual(await readNodeState(layout.nodeState), { role: 'Worker', measurementSalt: salt });
     const pki = [...machine.node.files.keys()].filter((path) => path.startsWith('/etc/kubernetes/pki/'));
     assert.deepEqual(pki, ['/etc/kubernetes/pki/ca.crt']);
@@ -222,6 +227,12 @@ describe('join over mutual aTLS', () => {
     },
     'a disk key of another length': () => {
       change = { stateDiskKey: new Uint8Array(16) };
+    },
+    'names of keys that cannot be read': () => {
+      change = { diskKeyToken: Buffer.from('{"type":"systemd-tpm2","keyslots":["0"]}') };
+    },
+    'no names of keys': () => {
+      change = { diskKeyToken: new Uint8Array() };
     },
     'control-plane files for a worker': () => {
       change = { controlPlaneFiles: [{ name: 'ca.key', data: Buffer.from('x') }] };

@@ -19,6 +19,7 @@ test('of the JoinServices that were asked those are refused whose keys were, and
       if (address === '10.0.0.1') throw new UnreachableError('not there');
       const ticket = {
         stateDiskKey: new Uint8Array(32).fill(1),
+        nextStateDiskKey: new Uint8Array(32).fill(3),
         measurementSecret: new Uint8Array(32).fill(2),
       };
       given.push(...Object.values(ticket));
@@ -46,6 +47,6 @@ test('of the JoinServices that were asked those are refused whose keys were, and
   );
   assert.deepEqual(refused, [['rejoin', '10.0.0.2', 'ERR_PEER_CLUSTER']]);
   assert.deepEqual(granted, [{ event: 'rejoin', address: '10.0.0.3' }]);
-  assert.equal(given.length, 4);
+  assert.equal(given.length, 6);
   for (const key of given) assert.deepEqual(key, new Uint8Array(32), 'keys are wiped, used or not');
 });

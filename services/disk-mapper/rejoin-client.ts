@@ -29,20 +29,20 @@ export async function rejoin(options: RejoinClientOptions, signal: AbortSignal):
           await peers.ask(
             address,
             async ({ client, verdict, timeoutMs }) => {
-              const { stateDiskKey, measurementSecret } = await client.issueRejoinTicket(
+              const { stateDiskKey, nextStateDiskKey, measurementSecret } = await client.issueRejoinTicket(
                 { diskUuid },
                 { timeoutMs, signal },
               );
               try {
-                await unlocker.unlock({ diskKey: stateDiskKey, measurementSecret }, by, (clusterId) =>
-                  checkPeerCluster(verdict, clusterId),
-                );
+                const nextDiskKey = nextStateDiskKey.length === 0 ? undefined : nextStateDiskKey;
+                const keys = { diskKey: stateDiskKey, nextDiskKey, measurementSecret };
+                await unlocker.unlock(keys, by, (clusterId) => checkPeerCluster(verdict, clusterId));
               } catch (error) {
                 // Who was not reached, or gave nothing, has not been refused anything.
                 audit.refused(by, error instanceof AsterismError ? error.code : 'unexpected');
                 throw error;
               } finally {
-                zero(stateDiskKey, measurementSecret);
+                zero(stateDiskKey, nextStateDiskKey, measurementSecret);
               }
             },
             signal,

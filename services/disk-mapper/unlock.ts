@@ -9,6 +9,8 @@ import type { StateVolume } from './state-volume.ts';
 export interface MemberKeys {
   /** 32 bytes. */
   readonly diskKey: Uint8Array;
+  /** 32 bytes; undefined unless the key is being changed: then one of the two opens the disk. */
+  readonly nextDiskKey?: Uint8Array | undefined;
   /** 32 bytes. */
   readonly measurementSecret: Uint8Array;
 }
@@ -58,8 +60,7 @@ export class Unlocker {
   async #unlock(keys: MemberKeys, by: Attempt, accept: (clusterId: Uint8Array) => void): Promise<void> {
     if (this.#done) throw new AsterismError('ERR_DISK_UNLOCKED', 'the state disk is unlocked already');
     const { disk, volume, layout, tpm, diskUuid, audit } = this.#options;
-    if (!(await disk.testKey(keys.diskKey))) throw new WrongKeyError();
-    await volume.open(keys.diskKey);
+    await volume.open(await openingKey(disk, keys));
     try {
       const { measurementSalt } = await readNodeState(layout.nodeState);
       const clusterId = await this.#options.clusterId(keys.measurementSecret, measurementSalt);
@@ -74,4 +75,11 @@ export class Unlocker {
     }
     this.#done = true;
   }
+}
+
+/** @throws WrongKeyError */
+async function openingKey(disk: StateDisk, { diskKey, nextDiskKey }: MemberKeys): Promise<Uint8Array> {
+  if (await disk.testKey(diskKey)) return diskKey;
+  if (nextDiskKey !== undefined && (await disk.testKey(nextDiskKey))) return nextDiskKey;
+  throw new WrongKeyError();
 }

@@ -1,5 +1,7 @@
-import { ParseError, PolicyError } from '@asterism/errors/errors';
+import { type DiskKeyName, FIRST_DISK_KEY, parseDiskKeyName } from '@asterism/disk/key-name';
+import { AsterismError, ParseError, PolicyError } from '@asterism/errors/errors';
 import { type KubernetesApi, KubernetesApiError, type KubernetesObject } from '@asterism/kubernetes/api';
+import { StatusError } from '@asterism/rpc/status';
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 const CONFIG_MAPS = '/api/v1/namespaces/kube-system/configmaps';
@@ -8,6 +10,21 @@ const CONFIG_MAPS = '/api/v1/namespaces/kube-system/configmaps';
 export interface DiskOwner {
   readonly instanceName: string;
   readonly attestationKeyId: string;
+}
+
+/** A disk that is bound to a machine: the ConfigMap disk-<uuid>. */
+export interface DiskBinding {
+  readonly uuid: string;
+  /** Name of the key that opens the disk; undefined: not recorded yet, or from before keys had names. */
+  readonly key: string | undefined;
+  /** Name of the key that an administrator wants it to have. */
+  readonly nextKey: string | undefined;
+  /** As it was read. */
+  readonly object: BindingObject;
+}
+
+interface BindingObject extends KubernetesObject {
+  readonly data?: Readonly<Record<string, string>>;
 }
 
 /** @throws ParseError ERR_DISK_UUID */
@@ -21,45 +38,115 @@ export function readDiskUuid(text: string): string {
 export async function bindDisk(
   api: KubernetesApi,
   uuid: string,
-  owner: DiskOwner,
+  { instanceName, attestationKeyId }: DiskOwner,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<DiskBinding> {
   const object = {
     apiVersion: 'v1',
     kind: 'ConfigMap',
     metadata: { name: `disk-${uuid}`, namespace: 'kube-system' },
-    data: { ...owner },
+    data: { instanceName, attestationKeyId },
   };
   try {
-    await api.call('POST', CONFIG_MAPS, object, signal);
+    return read(uuid, await api.call('POST', CONFIG_MAPS, object, signal));
   } catch (error) {
     // 409: it exists. The API server decides, so two requests at once cannot both create it.
     if (!(error instanceof KubernetesApiError) || error.status !== 409) throw error;
-    await checkDiskOwner(api, uuid, owner, signal);
+    return ownDisk(api, uuid, { instanceName, attestationKeyId }, signal);
   }
 }
 
 /** @throws PolicyError ERR_DISK_OWNER the disk is another machine's, or nobody's */
-export async function checkDiskOwner(
+export async function ownDisk(
   api: KubernetesApi,
   uuid: string,
   owner: DiskOwner,
   signal: AbortSignal,
-): Promise<void> {
-  let data: Partial<DiskOwner> | undefined;
+): Promise<DiskBinding> {
+  let object: BindingObject | undefined;
   try {
-    data = (await api.call<Binding>('GET', `${CONFIG_MAPS}/disk-${uuid}`, undefined, signal)).data;
+    object = await api.call('GET', `${CONFIG_MAPS}/disk-${uuid}`, undefined, signal);
   } catch (error) {
     if (!(error instanceof KubernetesApiError) || error.status !== 404) throw error;
   }
-  if (data?.instanceName !== owner.instanceName || data.attestationKeyId !== owner.attestationKeyId) {
+  const { instanceName, attestationKeyId } = object?.data ?? {};
+  if (
+    object === undefined ||
+    instanceName !== owner.instanceName ||
+    attestationKeyId !== owner.attestationKeyId
+  ) {
     throw new PolicyError(
       'ERR_DISK_OWNER',
       'the disk does not belong to this machine: its key is given to no other',
     );
   }
+  return read(uuid, object);
 }
 
-interface Binding extends KubernetesObject {
-  readonly data?: Partial<DiskOwner>;
+/**
+ * Records which key opens a disk now; a next one that was wanted is thereby reached.
+ * @throws StatusError UNAVAILABLE ERR_DISK_BINDING_CHANGED somebody else has written to the binding; asking again helps
+ */
+export async function recordKey(
+  api: KubernetesApi,
+  { uuid, object }: DiskBinding,
+  key: string,
+  signal: AbortSignal,
+): Promise<DiskBinding> {
+  const { nextKey: _, ...data } = object.data ?? {};
+  try {
+    // The resource version in it makes this a compare-and-swap.
+    const changed = { ...object, data: { ...data, key } };
+    return read(uuid, await api.call('PUT', `${CONFIG_MAPS}/disk-${uuid}`, changed, signal));
+  } catch (cause) {
+    if (!(cause instanceof KubernetesApiError) || cause.status !== 409) throw cause;
+    throw new StatusError(
+      'UNAVAILABLE',
+      'ERR_DISK_BINDING_CHANGED',
+      'what is recorded of the disk has changed under way: ask again',
+      { cause },
+    );
+  }
+}
+
+/**
+ * The key that opens a disk.
+ * @throws AsterismError ERR_DISK_BINDING what is recorded is no name
+ */
+export function presentKey(binding: DiskBinding): DiskKeyName {
+  return nameIn(binding, 'key', binding.key ?? FIRST_DISK_KEY);
+}
+
+/**
+ * The key that the disk shall have next; undefined where it is not to be changed. Only a later one counts: to go back to
+ * a key that was given up is no change for the better.
+ * @throws AsterismError ERR_DISK_BINDING
+ */
+export function nextKey(binding: DiskBinding): DiskKeyName | undefined {
+  if (binding.nextKey === undefined || binding.nextKey === (binding.key ?? FIRST_DISK_KEY)) return undefined;
+  const present = presentKey(binding);
+  const next = nameIn(binding, 'nextKey', binding.nextKey);
+  const isLater =
+    next.generation > present.generation ||
+    (next.generation === present.generation && next.change > present.change);
+  if (!isLater) throw bad(binding, `nextKey ${binding.nextKey} is not later than the present key`);
+  return next;
+}
+
+function nameIn(binding: DiskBinding, field: string, text: string): DiskKeyName {
+  try {
+    return parseDiskKeyName(text);
+  } catch (cause) {
+    throw bad(binding, `its ${field} is not GENERATION.CHANGE`, cause);
+  }
+}
+
+function bad({ uuid }: DiskBinding, why: string, cause?: unknown): AsterismError {
+  return new AsterismError('ERR_DISK_BINDING', `ConfigMap kube-system/disk-${uuid} cannot be used: ${why}`, {
+    cause,
+  });
+}
+
+function read(uuid: string, object: BindingObject): DiskBinding {
+  return { uuid, key: object.data?.key, nextKey: object.data?.nextKey, object };
 }

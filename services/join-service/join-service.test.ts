@@ -5,11 +5,13 @@ import { appendFile, readFile, writeFile } from 'node:fs/promises';
 import { request } from 'node:https';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { parseMeasurements } from '@asterism/attestation/measurements';
 import { createQemuVtpmIssuer } from '@asterism/attestation/variants/qemu-vtpm/issue';
 import { QemuVtpmVerifier } from '@asterism/attestation/variants/qemu-vtpm/verifier';
 import { toHex } from '@asterism/bytes/encoding';
 import { deriveKey } from '@asterism/crypto/derive';
+import { parseKeyToken } from '@asterism/disk/key-token';
 import { UnreachableError, VerificationError } from '@asterism/errors/errors';
 import { type KubernetesApi, KubernetesApiError } from '@asterism/kubernetes/api';
 import { ClusterCa } from '@asterism/kubernetes/ca';
@@ -31,6 +33,7 @@ import { Registry } from 'prom-client';
 import { keyClient } from './key-client.ts';
 import { refusedHandshakes } from './refused-handshakes.ts';
 import { joinService } from './service.ts';
+import { JoinVerifier } from './verifier.ts';
 
 const HOST = '127.0.0.1';
 const MASTER = { key: new Uint8Array(32).fill(1), salt: new Uint8Array(32).fill(2) };
@@ -76,12 +79,16 @@ describe('JoinService: real TPM evidence, real Kubernetes API, real KeyService',
   let other: Machine;
   let member: Machine;
   let measurements: Record<string, { expected: string; warnOnly: boolean }>;
+  let clusterPcr: Uint8Array;
   let instances: InstanceMetadata[];
   const stop: (() => unknown)[] = [];
 
-  const machine = async (extra?: (address: string) => Promise<unknown>): Promise<Machine> => {
+  const machine = async (
+    extra?: (address: string) => Promise<unknown>,
+    ends: (() => unknown)[] = stop,
+  ): Promise<Machine> => {
     const tpm = await startSwtpm();
-    stop.push(() => tpm[Symbol.asyncDispose]());
+    ends.push(() => tpm[Symbol.asyncDispose]());
     for (const [pcr, stage] of [
       [4, 'boot'],
       [9, 'initrd'],
@@ -117,6 +124,8 @@ describe('JoinService: real TPM evidence, real Kubernetes API, real KeyService',
     // As the cluster's rules allow it to JoinService, not as an administrator.
     api = await kube.as('join-service');
     const pcrs = await new AddressedTpm(worker.tpm.address, 'ecc-p256').readPcrs();
+    clusterPcr = (await new AddressedTpm(member.tpm.address, 'ecc-p256').readPcrs()).get(15)!;
+    await bindingsOnly();
     measurements = Object.fromEntries(
       [4, 8, 9, 11, 12, 13, 15].map((pcr) => [pcr, { expected: toHex(pcrs.get(pcr)!), warnOnly: false }]),
     );
@@ -124,6 +133,18 @@ describe('JoinService: real TPM evidence, real Kubernetes API, real KeyService',
   after(async () => {
     for (const end of stop.reverse()) await end();
   });
+
+  /** Waits until the API server has taken note of the admission policy. */
+  const bindingsOnly = async () => {
+    const map = { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'probe' } };
+    const probe = () =>
+      api.call('POST', `${SYSTEM}/configmaps?dryRun=All`, map).then(
+        () => true,
+        (error: KubernetesApiError) => error.status !== 403,
+      );
+    for (const limit = Date.now() + 60_000; await probe(); await delay(100))
+      assert.ok(Date.now() < limit, 'the admission policy has no effect');
+  };
 
   const at = (name: string, role: Role, vpcIp = HOST): InstanceMetadata => ({
     name,
@@ -144,13 +165,13 @@ describe('JoinService: real TPM evidence, real Kubernetes API, real KeyService',
   let auditPath: string;
   let port: number;
   let registry: Registry;
-  let verifier: QemuVtpmVerifier;
+  let verifier: JoinVerifier;
   let runs = 0;
   const serve = async (options: { burst?: number; keyPort?: number } = {}) => {
     auditPath = folder.file(`audit-${runs++}.log`);
     const audit = await AuditLog.open(auditPath);
     registry = new Registry();
-    verifier = new QemuVtpmVerifier({ measurements: parseMeasurements(measurements) });
+    verifier = new JoinVerifier(parseMeasurements(measurements), clusterPcr);
     const client = keyClient({
       host: HOST,
       port: options.keyPort ?? keys.port,
@@ -169,6 +190,7 @@ describe('JoinService: real TPM evidence, real Kubernetes API, real KeyService',
         api,
         metadata,
         dataKeys: client.dataKeys,
+        own: { clusterPcr, attestationKeyId: member.keyId },
         ca: await ClusterCa.load(kube.pki),
         pki: kube.pki,
         measurementSalt: MEASUREMENT_SALT,
@@ -334,7 +356,8 @@ describe('JoinService: real TPM evidence, real Kubernetes API, real KeyService',
     assert.deepEqual(await bootstrapTokens(), []);
 
     const binding = await kube.admin.call('GET', `${SYSTEM}/configmaps/disk-${uuid}`);
-    assert.deepEqual(binding.data, { instanceName: 'Worker_0', attestationKeyId: worker.keyId });
+    assert.deepEqual(binding.data, { instanceName: 'Worker_0', attestationKeyId: worker.keyId, key: '1.0' });
+    assert.deepEqual(parseKeyToken(answer.diskKeyToken), { keys: [{ name: '1.0' }] });
 
     const [line] = await events();
     assert.equal((await verifyAuditLog(auditPath)).lines, 1);
@@ -459,7 +482,7 @@ describe('JoinService: real TPM evidence, real Kubernetes API, real KeyService',
     // What the cluster demands may change while it serves.
     const pcrs = await new AddressedTpm(changedRoot.tpm.address, 'ecc-p256').readPcrs();
     const next = { ...measurements, 11: { expected: toHex(pcrs.get(11)!), warnOnly: false } };
-    verifier.update({ measurements: parseMeasurements(next) });
+    verifier.update(parseMeasurements(next));
     await from(changedRoot).issueJoinTicket(ticket(newUuid()));
     await assert.rejects(from(worker).issueJoinTicket(ticket(newUuid())), { code: 'ERR_ATLS_REFUSED' });
   });
@@ -500,14 +523,195 @@ describe('JoinService: real TPM evidence, real Kubernetes API, real KeyService',
     await assert.rejects(client.issueRejoinTicket({ diskUuid: uuid }), unrecorded);
   });
 
-  it('under its service account JoinService reads no Secret, makes none and changes no binding', async () => {
+  const bindingOf = async (uuid: string) =>
+    (await kube.admin.call('GET', `${SYSTEM}/configmaps/disk-${uuid}`)) as unknown as {
+      data: Record<string, string>;
+    };
+  const setNext = async (uuid: string, nextKey: string) => {
+    const binding = await bindingOf(uuid);
+    const data = { ...binding.data, nextKey };
+    await kube.admin.call('PUT', `${SYSTEM}/configmaps/disk-${uuid}`, { ...binding, data });
+  };
+  const derive = (id: string) => Buffer.from(deriveKey(MASTER.key, MASTER.salt, `key-${id}`, 32));
+  const joined = async (node: Machine) => {
+    const uuid = newUuid();
+    await from(node).issueJoinTicket(ticket(uuid));
+    return uuid;
+  };
+  const becomeMember = ({ tpm }: Machine) => extend(15, 'cluster id')(tpm.address);
+
+  it('changes the key of a disk: both keys while it lasts, then on proof the new one alone', async () => {
+    await serve();
+    const node = await machine(undefined, closing);
+    const uuid = await joined(node);
+    await refused(() => from(node).issueDiskKeys({ diskUuid: uuid }), 'PERMISSION_DENIED', 'ERR_NO_MEMBER');
+    await becomeMember(node);
+    const client = from(node);
+    await refused(() => client.issueJoinTicket(ticket(uuid)), 'PERMISSION_DENIED', 'ERR_IS_MEMBER');
+    await refused(() => client.issueRejoinTicket({ diskUuid: uuid }), 'PERMISSION_DENIED', 'ERR_IS_MEMBER');
+
+    const before = await client.issueDiskKeys({ diskUuid: uuid });
+    assert.deepEqual([before.name, before.nextName, before.nextKey.length], ['1.0', '', 0]);
+    assert.deepEqual(Buffer.from(before.key), derive(uuid));
+
+    await setNext(uuid, '1.1');
+    for (const proven of ['', '1.0']) {
+      const both = await client.issueDiskKeys({ diskUuid: uuid, proven });
+      assert.deepEqual([both.name, both.nextName], ['1.0', '1.1']);
+      assert.deepEqual(Buffer.from(both.key), derive(uuid));
+      assert.deepEqual(Buffer.from(both.nextKey), derive(`${uuid}.1`));
+      assert.deepEqual(parseKeyToken(both.diskKeyToken), { keys: [{ name: '1.0' }, { name: '1.1' }] });
+    }
+    for (const proven of ['1.2', '2.0', 'x', '1.1\n', '9'.repeat(1000)])
+      await refused(
+        () => client.issueDiskKeys({ diskUuid: uuid, proven }),
+        'PERMISSION_DENIED',
+        'ERR_DISK_KEY',
+      );
+    assert.equal((await bindingOf(uuid)).data.key, '1.0');
+
+    // Said again, because the answer was lost, it changes nothing more.
+    for (let time = 0; time < 2; time++) {
+      const after = await client.issueDiskKeys({ diskUuid: uuid, proven: '1.1' });
+      assert.deepEqual([after.name, after.nextName, after.nextKey.length], ['1.1', '', 0]);
+      assert.deepEqual(Buffer.from(after.key), derive(`${uuid}.1`));
+      assert.deepEqual(parseKeyToken(after.diskKeyToken), { keys: [{ name: '1.1' }] });
+    }
+    const { data } = await bindingOf(uuid);
+    assert.deepEqual(data, { instanceName: 'Worker_0', attestationKeyId: node.keyId, key: '1.1' });
+    // A proof of before, kept and sent again, does not bring the old key back.
+    await refused(
+      () => client.issueDiskKeys({ diskUuid: uuid, proven: '1.0' }),
+      'PERMISSION_DENIED',
+      'ERR_DISK_KEY',
+    );
+    assert.equal((await bindingOf(uuid)).data.key, '1.1');
+    const changes = (await events()).filter(({ event }) => event === 'disk-key-changed');
+    assert.deepEqual(
+      changes.map(({ keyId, keyName, node, outcome }) => [keyId, keyName, node, outcome]),
+      [[uuid, '1.1', 'worker-0', 'granted']],
+    );
+    await verifyAuditLog(auditPath);
+    assert.equal((await readFile(auditPath, 'utf8')).includes(derive(`${uuid}.1`).toString('hex')), false);
+  });
+
+  it('of two proofs at once one is recorded, and whoever lost asks again', async () => {
+    await serve();
+    const node = await machine(undefined, closing);
+    const uuid = await joined(node);
+    await becomeMember(node);
+    await setNext(uuid, '1.1');
+    const clients = [from(node), from(node)];
+    await Promise.all(clients.map((client) => client.peer()));
+    const results = await Promise.allSettled(
+      clients.map((client) => client.issueDiskKeys({ diskUuid: uuid, proven: '1.1' })),
+    );
+    for (const result of results)
+      assert.ok(result.status === 'fulfilled' || result.reason.code === 'ERR_DISK_BINDING_CHANGED');
+    assert.ok(results.some(({ status }) => status === 'fulfilled'));
+    const again = await from(node).issueDiskKeys({ diskUuid: uuid, proven: '1.1' });
+    assert.equal(again.name, '1.1');
+  });
+
+  it("gives no member another's disk keys, and takes no word for another's disk", async () => {
+    await serve();
+    const [node, neighbour] = [await machine(undefined, closing), await machine(undefined, closing)];
+    const uuid = await joined(node);
+    await Promise.all([becomeMember(node), becomeMember(neighbour)]);
+    await setNext(uuid, '1.1');
+    const ask = (who: Machine, diskUuid = uuid) => from(who).issueDiskKeys({ diskUuid, proven: '1.1' });
+    // Another TPM under the same name, the same TPM under another name, a disk that is nobody's.
+    await refused(() => ask(neighbour), 'PERMISSION_DENIED', 'ERR_DISK_OWNER');
+    instances = [at('worker-1', 'Worker')];
+    await refused(() => ask(node), 'PERMISSION_DENIED', 'ERR_DISK_OWNER');
+    await refused(() => ask(node, newUuid()), 'PERMISSION_DENIED', 'ERR_DISK_OWNER');
+    instances = [];
+    await refused(() => ask(node), 'PERMISSION_DENIED', 'ERR_UNKNOWN_PEER');
+    await refused(() => ask(member, 'x'), 'INVALID_ARGUMENT', 'ERR_DISK_UUID');
+    assert.equal((await bindingOf(uuid)).data.key, '1.0');
+    // A member of another cluster is not let in at all.
+    const stranger = await machine(extend(15, 'the id of some cluster'), closing);
+    await assert.rejects(ask(stranger), { code: 'ERR_ATLS_REFUSED' });
+  });
+
+  it('knows its own node by its TPM, whatever address its bridge gave it', async () => {
+    await serve();
+    instances = [];
+    const uuid = newUuid();
+    const data = { instanceName: 'control-plane-0', attestationKeyId: member.keyId };
+    await kube.admin.call('POST', `${SYSTEM}/configmaps`, { metadata: { name: `disk-${uuid}` }, data });
+    // Bound before keys had names: the first one opens it.
+    const answer = await from(member).issueDiskKeys({ diskUuid: uuid });
+    assert.equal(answer.name, '1.0');
+    assert.deepEqual(Buffer.from(answer.key), derive(uuid));
+  });
+
+  it('a member that reboots while its key is changed gets both; a next key that cannot be had keeps nobody out', async () => {
+    await serve();
+    const uuid = await joined(worker);
+    const rejoin = () => from(worker).issueRejoinTicket({ diskUuid: uuid });
+    assert.equal((await rejoin()).nextStateDiskKey.length, 0);
+    await setNext(uuid, '1.3');
+    const both = await rejoin();
+    assert.deepEqual(Buffer.from(both.stateDiskKey), derive(uuid));
+    assert.deepEqual(Buffer.from(both.nextStateDiskKey), derive(`${uuid}.3`));
+    for (const [next, missing] of [
+      ['0.9', 'ERR_DISK_BINDING'],
+      ['nonsense', 'ERR_DISK_BINDING'],
+      ['7.0', 'ERR_KEY_GENERATION'],
+    ] as const) {
+      await setNext(uuid, next);
+      const answer = await rejoin();
+      assert.deepEqual(Buffer.from(answer.stateDiskKey), derive(uuid));
+      assert.equal(answer.nextStateDiskKey.length, 0);
+      assert.equal((await events()).at(-1)!.nextKeyMissing, missing);
+    }
+    // A join that is repeated gives what was recorded.
+    const { stateDiskKey } = await from(worker).issueJoinTicket(ticket(uuid));
+    assert.deepEqual(Buffer.from(stateDiskKey), derive(uuid));
+  });
+
+  it('goes back to no earlier key, and says that it cannot use what is recorded', async () => {
+    await serve();
+    const node = await machine(undefined, closing);
+    const uuid = await joined(node);
+    await becomeMember(node);
+    const client = from(node);
+    await setNext(uuid, '1.2');
+    await client.issueDiskKeys({ diskUuid: uuid, proven: '1.2' });
+    const bad = refusal('FAILED_PRECONDITION', 'ERR_DISK_BINDING');
+    for (const next of ['1.1', '1.0', '', '1.2.3', '../1.3']) {
+      await setNext(uuid, next);
+      await assert.rejects(client.issueDiskKeys({ diskUuid: uuid }), bad, next);
+      await assert.rejects(client.issueDiskKeys({ diskUuid: uuid, proven: '1.1' }), bad, next);
+    }
+    await setNext(uuid, '1.2');
+    assert.equal((await client.issueDiskKeys({ diskUuid: uuid })).nextName, '');
+  });
+
+  it('under its service account JoinService reads no Secret, makes none and writes to disk bindings only', async () => {
     const forbidden = (error: KubernetesApiError) =>
       error instanceof KubernetesApiError && error.status === 403;
-    const map = `${SYSTEM}/configmaps/asterism-version`;
+    const map = (name: string, data = {}) => ({
+      apiVersion: 'v1',
+      kind: 'ConfigMap',
+      metadata: { name, namespace: 'kube-system' },
+      data,
+    });
     await assert.rejects(api.call('GET', `${SYSTEM}/secrets`), forbidden);
-    await assert.rejects(api.call('GET', `${SYSTEM}/secrets/asterism-mastersecret`), forbidden);
-    await assert.rejects(api.call('PUT', map, { metadata: { name: 'asterism-version' } }), forbidden);
-    await assert.rejects(api.call('DELETE', map), forbidden);
+    await assert.rejects(api.call('GET', `${SYSTEM}/secrets/asterism-keys`), forbidden);
+    const version = `${SYSTEM}/configmaps/asterism-version`;
+    await assert.rejects(api.call('PUT', version, map('asterism-version')), forbidden);
+    await assert.rejects(api.call('DELETE', version), forbidden);
+    for (const name of ['join-config', 'disk-x', `disk-${newUuid()}.1`])
+      await assert.rejects(api.call('POST', `${SYSTEM}/configmaps`, map(name)), forbidden);
+    const uuid = newUuid();
+    const data = { instanceName: 'worker-0', attestationKeyId: 'aa' };
+    const binding = await api.call('POST', `${SYSTEM}/configmaps`, map(`disk-${uuid}`, data));
+    const path = `${SYSTEM}/configmaps/disk-${uuid}`;
+    for (const stolen of [{ instanceName: 'worker-1' }, { attestationKeyId: 'bb' }])
+      await assert.rejects(api.call('PUT', path, { ...binding, data: { ...data, ...stolen } }), forbidden);
+    await api.call('PUT', path, { ...binding, data: { ...data, key: '1.0' } });
     for (const namespace of ['default', 'kube-system'])
       await assert.rejects(api.call('POST', `/api/v1/namespaces/${namespace}/secrets`, {}), forbidden);
   });

@@ -1,7 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { weakened } from '@asterism/attestation/measurements';
 import { createQemuVtpmIssuer } from '@asterism/attestation/variants/qemu-vtpm/issue';
-import { QemuVtpmVerifier } from '@asterism/attestation/variants/qemu-vtpm/verifier';
 import { AsterismError } from '@asterism/errors/errors';
 import { inClusterApi } from '@asterism/kubernetes/api';
 import { ClusterCa } from '@asterism/kubernetes/ca';
@@ -9,12 +8,15 @@ import { httpMetadata } from '@asterism/metadata/http-metadata';
 import { AtlsGrpcServer } from '@asterism/rpc/atls-server';
 import { API } from '@asterism/rpc/gen/join_pb';
 import { AuditLog } from '@asterism/runtime/audit-log';
+import { CLUSTER_ID_PCR } from '@asterism/runtime/machine-tpm';
 import { HANDSHAKES, RateLimiter } from '@asterism/runtime/rate-limiter';
 import { runService } from '@asterism/runtime/run-service';
+import { AddressedTpm } from '@asterism/tpm/machine';
 import { keyClient } from './key-client.ts';
 import { readMeasurements, watchMeasurements } from './measurements-file.ts';
 import { refusedHandshakes } from './refused-handshakes.ts';
-import { joinService } from './service.ts';
+import { joinService, type OwnNode } from './service.ts';
+import { JoinVerifier } from './verifier.ts';
 
 const PORT = 9090;
 const CONFIG = '/var/config';
@@ -29,14 +31,15 @@ await runService({ name: 'join-service', healthPort: 9100 }, async ({ log, regis
   const audit = await AuditLog.open(AUDIT_LOG);
   log.info(audit.head, 'audit log opened');
 
+  const own = await ownNode(ASTERISM_TPM);
   let measurements = await readMeasurements(MEASUREMENTS);
-  const verifier = new QemuVtpmVerifier({ measurements });
+  const verifier = new JoinVerifier(measurements, own.clusterPcr);
   const unwatch = watchMeasurements(
     MEASUREMENTS,
     (next) => {
       const weaker = weakened(measurements, next);
       measurements = next;
-      verifier.update({ measurements });
+      verifier.update(measurements);
       log.warn({ pcrs: [...next.keys()], noLongerEnforced: weaker }, 'measurements updated');
     },
     (err) => log.error({ err }, 'the new measurements cannot be used; the old ones stay'),
@@ -64,6 +67,7 @@ await runService({ name: 'join-service', healthPort: 9100 }, async ({ log, regis
       api: await inClusterApi(process.env),
       metadata: httpMetadata(ASTERISM_METADATA),
       dataKeys: keys.dataKeys,
+      own,
       ca: await ClusterCa.load(PKI),
       pki: PKI,
       measurementSalt: new Uint8Array(await readFile(`${CONFIG}/measurementSalt`)),
@@ -84,3 +88,12 @@ await runService({ name: 'join-service', healthPort: 9100 }, async ({ log, regis
     },
   };
 });
+
+/** Members of this cluster have the same PCR 15 as the node that this runs on. */
+async function ownNode(tpmAddress: string): Promise<OwnNode> {
+  const tpm = new AddressedTpm(tpmAddress, 'ecc-p256');
+  const clusterPcr = (await tpm.readPcrs()).get(CLUSTER_ID_PCR);
+  if (clusterPcr === undefined)
+    throw new AsterismError('ERR_TPM_PCR', 'the TPM has no SHA-256 bank with PCR 15');
+  return { clusterPcr, attestationKeyId: await tpm.attestationKeyId() };
+}

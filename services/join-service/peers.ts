@@ -26,10 +26,14 @@ export async function machineAt(
   if (found.length !== 1 || instance === undefined || instance.role === 'Unknown') {
     throw new PolicyError('ERR_UNKNOWN_PEER', `the provider knows no single machine with address ${address}`);
   }
+  return machineOf(instance, address);
+}
+
+export function machineOf({ name, role }: InstanceMetadata, address: string): PeerMachine {
   return {
-    instanceName: instance.name,
-    nodeName: nodeNameOf(instance.name),
+    instanceName: name,
+    nodeName: nodeNameOf(name),
     address,
-    controlPlane: instance.role === 'ControlPlane',
+    controlPlane: role === 'ControlPlane',
   };
 }

@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import type { Verdict } from '@asterism/attestation/types';
+import { equal, isZero } from '@asterism/bytes/bytes';
 import { AsterismError, BusyError, PolicyError } from '@asterism/errors/errors';
 import type { KubernetesApi } from '@asterism/kubernetes/api';
 import type { ClusterCa } from '@asterism/kubernetes/ca';
@@ -8,21 +9,28 @@ import type { Metadata } from '@asterism/metadata/types';
 import type { API } from '@asterism/rpc/gen/join_pb';
 import type { CallContext, Handlers } from '@asterism/rpc/handlers';
 import type { AuditEvent, AuditLog } from '@asterism/runtime/audit-log';
+import { CLUSTER_ID_PCR } from '@asterism/runtime/machine-tpm';
 import type { RateLimiter } from '@asterism/runtime/rate-limiter';
 import { Refusals } from '@asterism/runtime/refusals';
 import { Counter, type Registry } from 'prom-client';
 import { takeTurn } from './control-plane-turn.ts';
-import { bindDisk, checkDiskOwner, type DiskOwner, readDiskUuid } from './disks.ts';
-import { machineAt, type PeerMachine } from './peers.ts';
+import { type DataKeys, type DiskKey, DiskKeys, isChange, tokenOf } from './disk-keys.ts';
+import { bindDisk, type DiskBinding, type DiskOwner, ownDisk, readDiskUuid, recordKey } from './disks.ts';
+import { machineAt, machineOf, type PeerMachine } from './peers.ts';
 import { clusterVersion } from './versions.ts';
 
-/** Data keys by id, from the KeyService. */
-export type DataKeys = (id: string, length: number, signal: AbortSignal) => Promise<Uint8Array>;
+/** The node that this service runs on. */
+export interface OwnNode {
+  /** PCR 15 of this cluster's members, 32 bytes. */
+  readonly clusterPcr: Uint8Array;
+  readonly attestationKeyId: string;
+}
 
 export interface JoinServiceParts {
   readonly api: KubernetesApi;
   readonly metadata: Metadata;
   readonly dataKeys: DataKeys;
+  readonly own: OwnNode;
   readonly ca: ClusterCa;
   /** Folder with the files that control planes share, /etc/kubernetes/pki. */
   readonly pki: string;
@@ -32,7 +40,6 @@ export interface JoinServiceParts {
   readonly registry: Registry;
 }
 
-const KEY_BYTES = 32;
 const CERTIFICATE_MS = 365 * 24 * 3_600_000;
 const API_PORT = 6443;
 const CONTROL_PLANE_FILES = [
@@ -53,7 +60,8 @@ interface Caller {
 
 /** Handlers of join.API. The connection's evidence was verified before; here is decided what this machine may have. */
 export function joinService(parts: JoinServiceParts): Handlers<typeof API> {
-  const { api, audit, ca, dataKeys, limiter, metadata } = parts;
+  const { api, audit, ca, limiter, metadata, own } = parts;
+  const keys = new DiskKeys(api, parts.dataKeys);
   const tickets = new Counter({
     name: 'asterism_join_tickets_total',
     help: 'Requests for tickets',
@@ -62,21 +70,58 @@ export function joinService(parts: JoinServiceParts): Handlers<typeof API> {
   });
   const refusals = new Refusals();
 
-  async function identify({ peer, signal }: CallContext): Promise<Caller> {
+  function verdictOf({ peer }: CallContext): Verdict {
     limiter.take(peer.address);
-    const verdict: Verdict | undefined = peer.verdict;
-    if (verdict === undefined)
+    if (peer.verdict === undefined)
       throw new PolicyError('ERR_NO_EVIDENCE', 'the connection carries no verified evidence');
-    const machine = await machineAt(metadata, peer.address, signal);
-    return {
-      machine,
-      owner: { instanceName: machine.instanceName, attestationKeyId: verdict.attestationKeyId },
-    };
+    return peer.verdict;
+  }
+
+  const ownerOf = ({ instanceName }: PeerMachine, { attestationKeyId }: Verdict): DiskOwner => ({
+    instanceName,
+    attestationKeyId,
+  });
+
+  /** A machine that is in no cluster, or not again since it booted. */
+  async function newcomer(context: CallContext): Promise<Caller> {
+    const verdict = verdictOf(context);
+    const pcr = verdict.pcrs.get(CLUSTER_ID_PCR);
+    if (pcr !== undefined && !isZero(pcr))
+      throw new PolicyError('ERR_IS_MEMBER', 'the machine is a member since it booted: it gets no ticket');
+    const machine = await machineAt(metadata, context.peer.address, context.signal);
+    return { machine, owner: ownerOf(machine, verdict) };
+  }
+
+  /** A machine that runs as a member of this cluster. */
+  async function member(context: CallContext): Promise<Caller> {
+    const verdict = verdictOf(context);
+    const pcr = verdict.pcrs.get(CLUSTER_ID_PCR);
+    if (pcr === undefined || isZero(pcr) || !equal(pcr, own.clusterPcr))
+      throw new PolicyError('ERR_NO_MEMBER', 'the machine is no member of this cluster');
+    // What a node sends to itself comes with the address of one of its bridges: its TPM says who it is.
+    const machine =
+      verdict.attestationKeyId === own.attestationKeyId
+        ? machineOf(await metadata.self(context.signal), context.peer.address)
+        : await machineAt(metadata, context.peer.address, context.signal);
+    return { machine, owner: ownerOf(machine, verdict) };
+  }
+
+  /** A next key that cannot be had must not keep a node out whose disk may well be open with the present one. */
+  async function nextOrWhyNot(
+    binding: DiskBinding,
+    machine: string,
+    signal: AbortSignal,
+  ): Promise<{ next?: DiskKey | undefined; missing?: string }> {
+    try {
+      return { next: await keys.next(binding, machine, signal) };
+    } catch (error) {
+      return { missing: error instanceof AsterismError ? error.code : 'unexpected' };
+    }
   }
 
   /** Runs one request; whatever comes of it is in the audit log before the answer leaves. */
   async function recorded<T>(
-    kind: 'join' | 'rejoin',
+    kind: 'join' | 'rejoin' | 'disk-keys',
     context: CallContext,
     diskUuid: string,
     work: () => Promise<{ answer: T; grant: Partial<AuditEvent> }>,
@@ -111,7 +156,7 @@ export function joinService(parts: JoinServiceParts): Handlers<typeof API> {
     issueJoinTicket(request, context) {
       return recorded('join', context, request.diskUuid, async () => {
         const { signal } = context;
-        const { machine, owner } = await identify(context);
+        const { machine, owner } = await newcomer(context);
         if (request.isControlPlane !== machine.controlPlane) {
           throw new PolicyError(
             'ERR_ROLE',
@@ -120,13 +165,13 @@ export function joinService(parts: JoinServiceParts): Handlers<typeof API> {
         }
         const publicKey = await checkKubeletCsr(request.certificateRequest, machine);
         const uuid = readDiskUuid(request.diskUuid);
-        await bindDisk(api, uuid, owner, signal);
+        const binding = await bindDisk(api, uuid, owner, signal);
         if (machine.controlPlane) await takeTurn(api, machine.nodeName, signal);
 
         const version = await clusterVersion(api, signal);
-        const [stateDiskKey, measurementSecret] = await Promise.all([
-          dataKeys(uuid, KEY_BYTES, signal),
-          dataKeys('measurementSecret', KEY_BYTES, signal),
+        const [present, measurementSecret] = await Promise.all([
+          keys.ofJoining(binding, machine.instanceName, signal),
+          keys.measurementSecret(machine.instanceName, signal),
         ]);
         const kubeletCert = await ca.sign({
           subject: [{ O: ['system:nodes'] }, { CN: [`system:node:${machine.nodeName}`] }],
@@ -141,9 +186,9 @@ export function joinService(parts: JoinServiceParts): Handlers<typeof API> {
         const controlPlaneFiles = machine.controlPlane ? await readControlPlaneFiles(parts.pki) : [];
         const endpoint = await metadata.loadBalancerEndpoint(signal);
         const answer = {
-          stateDiskKey,
+          stateDiskKey: present.dataKey,
           measurementSalt: parts.measurementSalt,
-          measurementSecret,
+          measurementSecret: measurementSecret.dataKey,
           kubeletCert: Buffer.from(kubeletCert),
           apiServerEndpoint: endpoint.includes(':') ? endpoint : `${endpoint}:${API_PORT}`,
           discoveryTokenCaCertHash: ca.pin(),
@@ -151,11 +196,14 @@ export function joinService(parts: JoinServiceParts): Handlers<typeof API> {
           controlPlaneFiles,
           kubernetesVersion: version.kubernetesVersion,
           kubernetesComponents: [...version.components],
+          // A key that is already to be changed is the keeper's business, once the node runs.
+          diskKeyToken: tokenOf({ present, next: undefined, measurementSecret }),
         };
         const grant = {
           node: machine.nodeName,
           role: machine.controlPlane ? 'ControlPlane' : 'Worker',
           keyId: uuid,
+          keyName: present.name,
         };
         return { answer, grant };
       });
@@ -164,16 +212,61 @@ export function joinService(parts: JoinServiceParts): Handlers<typeof API> {
     issueRejoinTicket(request, context) {
       return recorded('rejoin', context, request.diskUuid, async () => {
         const { signal } = context;
-        const { machine, owner } = await identify(context);
+        const { machine, owner } = await newcomer(context);
         const uuid = readDiskUuid(request.diskUuid);
-        await checkDiskOwner(api, uuid, owner, signal);
-        const [stateDiskKey, measurementSecret] = await Promise.all([
-          dataKeys(uuid, KEY_BYTES, signal),
-          dataKeys('measurementSecret', KEY_BYTES, signal),
+        const binding = await ownDisk(api, uuid, owner, signal);
+        const [present, { next, missing }, measurementSecret] = await Promise.all([
+          keys.present(binding, machine.instanceName, signal),
+          nextOrWhyNot(binding, machine.instanceName, signal),
+          keys.measurementSecret(machine.instanceName, signal),
         ]);
         return {
-          answer: { stateDiskKey, measurementSecret },
-          grant: { node: machine.nodeName, keyId: uuid },
+          answer: {
+            stateDiskKey: present.dataKey,
+            measurementSecret: measurementSecret.dataKey,
+            nextStateDiskKey: next?.dataKey ?? new Uint8Array(),
+          },
+          grant: {
+            node: machine.nodeName,
+            keyId: uuid,
+            keyName: present.name,
+            nextKeyName: next?.name,
+            nextKeyMissing: missing,
+          },
+        };
+      });
+    },
+
+    issueDiskKeys(request, context) {
+      return recorded('disk-keys', context, request.diskUuid, async () => {
+        const { signal } = context;
+        const { machine, owner } = await member(context);
+        const uuid = readDiskUuid(request.diskUuid);
+        let binding = await ownDisk(api, uuid, owner, signal);
+        if (request.proven !== '' && isChange(binding, request.proven)) {
+          await audit.append({
+            event: 'disk-key-changed',
+            outcome: 'granted',
+            node: machine.nodeName,
+            keyId: uuid,
+            keyName: request.proven,
+          });
+          binding = await recordKey(api, binding, request.proven, signal);
+        }
+        const [present, next, measurementSecret] = await Promise.all([
+          keys.present(binding, machine.instanceName, signal),
+          keys.next(binding, machine.instanceName, signal),
+          keys.measurementSecret(machine.instanceName, signal),
+        ]);
+        return {
+          answer: {
+            key: present.dataKey,
+            name: present.name,
+            nextKey: next?.dataKey ?? new Uint8Array(),
+            nextName: next?.name ?? '',
+            diskKeyToken: tokenOf({ present, next, measurementSecret }),
+          },
+          grant: { node: machine.nodeName, keyId: uuid, keyName: present.name, nextKeyName: next?.name },
         };
       });
     },
