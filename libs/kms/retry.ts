@@ -3,51 +3,70 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { KmsUnavailableError } from './errors.ts';
 
 export interface RetryPolicy {
-  /** How often it is tried at most. */
+  /** How often one exchange is tried at most. */
   readonly tries: number;
-  /** Milliseconds for all tries and the waiting between them. */
+  /** Milliseconds for all exchanges, their tries, and the waiting between them. */
   readonly deadlineMs: number;
 }
 
 const FIRST_WAIT_MS = 200;
-const MAX_WAIT_MS = 10_000;
+const MAX_WAIT_MS = 5_000;
 
 /**
- * Does work that a KMS or a store may be too busy for, again after a while (doubled each time, with jitter) or after
- * the time that the other side named. What it may not wait for any more, it throws.
- *
- * @throws the error of the last try; KmsUnavailableError ERR_KMS_UNAVAILABLE at the deadline; the signal's reason
+ * Exchanges with a KMS and a store under one deadline. One that they are too busy for is tried again after a while
+ * (doubled each time, with jitter), or after the time that the other side named.
  */
-export async function withRetry<T>(
-  work: (signal: AbortSignal) => Promise<T>,
-  { tries, deadlineMs }: RetryPolicy,
-  signal?: AbortSignal,
-): Promise<T> {
-  const deadline = AbortSignal.timeout(deadlineMs);
-  const until = signal === undefined ? deadline : AbortSignal.any([signal, deadline]);
-  const started = performance.now();
-  let last: unknown;
-  for (let tried = 1; ; tried++) {
-    try {
-      return await work(until);
-    } catch (error) {
+export class Retries {
+  readonly #policy: RetryPolicy;
+  readonly #signal: AbortSignal | undefined;
+  readonly #deadline: AbortSignal;
+  readonly #ends: number;
+
+  constructor(policy: RetryPolicy, signal?: AbortSignal) {
+    this.#policy = policy;
+    this.#signal = signal;
+    this.#deadline = AbortSignal.timeout(policy.deadlineMs);
+    this.#ends = performance.now() + policy.deadlineMs;
+  }
+
+  /**
+   * @throws the error of the last try, also where the next one would be after the deadline
+   * @throws KmsUnavailableError ERR_KMS_UNAVAILABLE at the deadline
+   * @throws the signal's reason
+   */
+  async run<T>(exchange: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const signal = this.#signal;
+    const until = signal === undefined ? this.#deadline : AbortSignal.any([signal, this.#deadline]);
+    let last: unknown;
+    for (let tried = 1; ; tried++) {
       signal?.throwIfAborted();
-      if (deadline.aborted) throw late(deadlineMs, last ?? error);
-      if (!(error instanceof KmsUnavailableError) || tried >= tries) throw error;
-      last = error;
-      const backoff = Math.min(MAX_WAIT_MS, FIRST_WAIT_MS * 2 ** (tried - 1));
-      const wait = Math.max(error.retryAfterMs ?? 0, randomInt(backoff / 2, backoff + 1));
-      if (performance.now() - started + wait >= deadlineMs) throw error;
-      await delay(wait, undefined, { signal: until }).catch(() => {});
-      signal?.throwIfAborted();
+      if (this.#deadline.aborted) throw this.#late(last);
+      try {
+        return await exchange(until);
+      } catch (error) {
+        signal?.throwIfAborted();
+        if (this.#deadline.aborted) throw this.#late(last ?? error);
+        if (!(error instanceof KmsUnavailableError) || tried >= this.#policy.tries) throw error;
+        last = error;
+        const wait = waitMs(tried, error.retryAfterMs);
+        if (performance.now() + wait >= this.#ends) throw error;
+        await delay(wait, undefined, { signal: until }).catch(() => {});
+      }
     }
+  }
+
+  #late(cause: unknown): KmsUnavailableError {
+    return new KmsUnavailableError(
+      'ERR_KMS_UNAVAILABLE',
+      `the KMS and the store did not do it in ${this.#policy.deadlineMs} ms: try again later`,
+      { cause },
+    );
   }
 }
 
-function late(deadlineMs: number, cause: unknown): KmsUnavailableError {
-  return new KmsUnavailableError(
-    'ERR_KMS_UNAVAILABLE',
-    `the KMS and the store did not do it in ${deadlineMs} ms: try again later`,
-    { cause },
-  );
+/** With jitter, so that those who were sent away together do not come back together. */
+function waitMs(tried: number, askedMs: number | undefined): number {
+  if (askedMs !== undefined) return askedMs + randomInt(FIRST_WAIT_MS);
+  const backoff = Math.min(MAX_WAIT_MS, FIRST_WAIT_MS * 2 ** (tried - 1));
+  return randomInt(backoff / 2, backoff + 1);
 }

@@ -14,7 +14,7 @@ import {
 } from './envelope.ts';
 import { KmsError, KmsUnavailableError } from './errors.ts';
 import type { Kek, KekStatus } from './kek.ts';
-import { type RetryPolicy, withRetry } from './retry.ts';
+import { Retries, type RetryPolicy } from './retry.ts';
 import type { DekStore } from './store.ts';
 import type { KeyHome, KeyObserver } from './types.ts';
 
@@ -128,40 +128,49 @@ class StoredKeys implements KeyHome {
   }
 
   /** The stored key of that id; where there is none, it is made. */
-  #find(id: string, make: () => Uint8Array, signal: AbortSignal): Promise<OpenedDek> {
-    return withRetry(
-      async (until) => (await this.#read(id, until)) ?? (await this.#create(id, make(), until)),
-      this.#retry,
-      signal,
-    );
+  async #find(id: string, make: () => Uint8Array, signal: AbortSignal): Promise<OpenedDek> {
+    const retries = new Retries(this.#retry, signal);
+    return (await this.#read(id, retries)) ?? (await this.#create(id, make(), retries));
   }
 
   /** @param dek is zeroed */
-  async #create(id: string, dek: Uint8Array, signal: AbortSignal): Promise<OpenedDek> {
+  async #create(id: string, dek: Uint8Array, retries: Retries): Promise<OpenedDek> {
     const { kek, store } = this.#options;
     try {
-      const envelope = await this.#timed('kms', () => sealDek(kek, this.#binding(id), dek, signal));
-      const bytes = renderEnvelope(envelope);
-      const outcome = await this.#timed('store', () => store.create(id, bytes, signal));
-      const proven = await this.#read(id, signal);
-      if (proven !== undefined && (outcome === 'exists' || equal(proven.dek, dek))) return proven;
-      if (proven !== undefined) zero(proven.dek);
-      throw new KmsUnavailableError(
-        'ERR_STORE_STALE',
-        `the store does not return the key ${id} as it was written: it is behind, or lost it; try again later`,
+      const envelope = await retries.run((signal) =>
+        this.#timed('kms', () => sealDek(kek, this.#binding(id), dek, signal)),
       );
+      const bytes = renderEnvelope(envelope);
+      const outcome = await retries.run((signal) =>
+        this.#timed('store', () => store.create(id, bytes, signal)),
+      );
+      return await retries.run(async () => {
+        const proven = await this.#read(id, retries);
+        if (proven !== undefined && (outcome === 'exists' || equal(proven.dek, dek))) return proven;
+        if (proven !== undefined) zero(proven.dek);
+        throw stale(id);
+      });
     } finally {
       zero(dek);
     }
   }
 
-  async #read(id: string, signal: AbortSignal): Promise<OpenedDek | undefined> {
-    const found = await this.#timed('store', () => this.#options.store.get(id, signal));
+  async #read(id: string, retries: Retries): Promise<OpenedDek | undefined> {
+    const found = await this.#stored(id, retries);
     if (found === undefined) return undefined;
-    const envelope = parseEnvelope(found.bytes);
+    const envelope = parseEnvelope(found);
     const { kek, binding } = this.#judge(id, envelope);
-    const dek = await this.#timed('kms', () => openDek(kek, envelope, binding, signal));
-    return { dek, envelope: found.bytes };
+    const dek = await retries.run((signal) =>
+      this.#timed('kms', () => openDek(kek, envelope, binding, signal)),
+    );
+    return { dek, envelope: found };
+  }
+
+  async #stored(id: string, retries: Retries): Promise<Uint8Array | undefined> {
+    const found = await retries.run((signal) =>
+      this.#timed('store', () => this.#options.store.get(id, signal)),
+    );
+    return found?.bytes;
   }
 
   /** What an envelope must be, and the KEK that opens it. */
@@ -189,13 +198,9 @@ class StoredKeys implements KeyHome {
     this.#stop.signal.throwIfAborted();
     const cached = this.#cache.get(id);
     if (cached !== undefined) return Uint8Array.from(cached.envelope);
-    const found = await withRetry(
-      (until) => this.#timed('store', () => this.#options.store.get(id, until)),
-      this.#retry,
-      signal,
-    );
-    if (found !== undefined) this.#judge(id, parseEnvelope(found.bytes));
-    return found?.bytes;
+    const found = await this.#stored(id, new Retries(this.#retry, signal));
+    if (found !== undefined) this.#judge(id, parseEnvelope(found));
+    return found;
   }
 
   status(signal?: AbortSignal): Promise<KekStatus> {
@@ -222,6 +227,13 @@ class StoredKeys implements KeyHome {
       throw error;
     }
   }
+}
+
+function stale(id: string): KmsUnavailableError {
+  return new KmsUnavailableError(
+    'ERR_STORE_STALE',
+    `the store does not return the key ${id} as it was written: it is behind, or lost it; try again later`,
+  );
 }
 
 function checkLength(length: number): void {
