@@ -1,21 +1,20 @@
-import { MASTER_SECRET_FILE } from '@asterism/config/master-secret';
-import { WorkspaceError } from '@asterism/config/workspace';
 import { UnreachableError } from '@asterism/errors/errors';
 import { NO_STORE_URI, renderClusterKmsUri } from '@asterism/kms/cluster-uri';
 import { Command } from 'commander';
 import { contextOf } from '../context.ts';
+import { type MasterSecretSource, masterSecretFor } from '../flows/master-secret-source.ts';
 import { RECOVERY_PORT, recoverNodes } from '../flows/recover-nodes.ts';
 import { hostAndPort, integer } from '../options.ts';
 import type { LoadParts } from '../parts.ts';
+import { addSecretOptions } from './keys/secret-options.ts';
 
-interface RecoverOptions {
+interface RecoverOptions extends MasterSecretSource {
   readonly endpoint?: { host: string; port: number };
-  readonly masterSecret?: string;
   readonly timeout: number;
 }
 
 export function recoverCommand(load: LoadParts): Command {
-  return new Command('recover')
+  const command = new Command('recover')
     .description(
       'Give control-plane nodes that rebooted the way to their disk keys, where no control plane runs.',
     )
@@ -23,11 +22,8 @@ export function recoverCommand(load: LoadParts): Command {
       '-e, --endpoint <host[:port]>',
       `recover this node only (default: every control plane of the state file; port ${RECOVERY_PORT})`,
       hostAndPort(RECOVERY_PORT),
-    )
-    .option(
-      '--master-secret <file>',
-      `the cluster's master secret (default: ${MASTER_SECRET_FILE} of the workspace)`,
-    )
+    );
+  return addSecretOptions(command)
     .option(
       '--timeout <seconds>',
       'how long to wait for a node that asks, anew after each one',
@@ -35,17 +31,11 @@ export function recoverCommand(load: LoadParts): Command {
       60,
     )
     .action(async (options: RecoverOptions, command: Command) => {
-      const { workspace, out, progress, signal } = contextOf(command);
+      const context = contextOf(command);
+      const { workspace, out, progress, signal } = context;
       const parts = await load();
       const config = await workspace.config();
-      const path = options.masterSecret ?? workspace.path(MASTER_SECRET_FILE);
-      const secret = await workspace.masterSecret(path);
-      if (secret === undefined) {
-        throw new WorkspaceError(
-          'ERR_NO_MASTER_SECRET',
-          `${path} does not exist; name it with --master-secret`,
-        );
-      }
+      const secret = await masterSecretFor(context, options);
       const targets =
         options.endpoint !== undefined
           ? [{ name: options.endpoint.host, ...options.endpoint }]

@@ -78,7 +78,8 @@ test('the SVG draws the same modules, and nothing else', async () => {
   const modules = qrModules(code);
   const drawn = modules.map((row) => row.map(() => false));
   const svg = qrSvg(code, 'share 1 of 3');
-  for (const [, x, y] of svg.matchAll(/M(\d+) (\d+)h1v1h-1z/g)) drawn[Number(y)]![Number(x)] = true;
+  for (const [, x, y, length] of svg.matchAll(/M(\d+) (\d+)h(\d+)v1h-\3z/g))
+    drawn[Number(y)]!.fill(true, Number(x), Number(x) + Number(length));
   assert.deepEqual(drawn, modules);
   assert.ok(!svg.includes(code));
 });

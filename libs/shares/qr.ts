@@ -34,11 +34,19 @@ export function qrForTerminal(text: string): string {
 export function qrSvg(text: string, title: string): string {
   const modules = qrModules(text);
   const size = modules.length;
-  const path = modules.flatMap((row, y) => row.flatMap((dark, x) => (dark ? [`M${x} ${y}h1v1h-1z`] : [])));
+  // A rectangle for each run of dark modules in a row.
+  const runs = modules.flatMap((row, y) =>
+    [
+      ...row
+        .map((dark) => (dark ? 'X' : ' '))
+        .join('')
+        .matchAll(/X+/g),
+    ].map(({ index, 0: { length } }) => `M${index} ${y}h${length}v1h-${length}z`),
+  );
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${size} ${size + 5}" width="${size * 2}mm">
 <title>${title}</title>
 <rect width="${size}" height="${size + 5}" fill="#fff"/>
-<path d="${path.join('')}" fill="#000" shape-rendering="crispEdges"/>
+<path d="${runs.join('')}" fill="#000" shape-rendering="crispEdges"/>
 <text x="${size / 2}" y="${size + 2}" font-size="3" text-anchor="middle" font-family="sans-serif">${title}</text>
 </svg>
 `;

@@ -11,7 +11,7 @@ import { merkleTree } from './merkle.ts';
 import { encodePayload, parsePayload, type SharedSecret } from './payload.ts';
 import { encodeShare, isGenuine, parseShare, type Share, splitIdOf } from './share.ts';
 import { combineShares, splitSecret } from './split.ts';
-import { parseShareText, renderShare, shareCode } from './text.ts';
+import { parseShareText, renderShare, seemsWhole, shareCode } from './text.ts';
 import { encodeWords } from './words.ts';
 
 const CLUSTER = new Uint8Array(32).fill(0xc1);
@@ -358,8 +358,7 @@ test('garbage is refused, and nothing of a secret that was taken for a share is 
     'asterism-share:AAAA',
     `asterism-share:${secret}!`,
     '\0'.repeat(100),
-    '-----BEGIN ASTERISM RECOVERY SHARE-----\nzoo\n',
-    'zoo\n-----END ASTERISM RECOVERY SHARE-----',
+    '# zoo\n',
   ]) {
     const { said } = collect([text]);
     assert.ok(
@@ -371,15 +370,29 @@ test('garbage is refused, and nothing of a secret that was taken for a share is 
 
 test('two shares in one file are not one', async () => {
   const [a, b] = await twoOfThree();
-  assert.throws(() => parseShareText(renderShare(a!, 'x') + renderShare(b!, 'x')), /several shares/);
+  assert.throws(
+    () => parseShareText(renderShare(a!, 'x') + renderShare(b!, 'x')),
+    /it should have 129 words; there are 258/,
+  );
 });
 
 test('the heading of a file decides nothing, and a hostile name of a cluster draws nothing', async () => {
   const [share] = await twoOfThree();
-  const text = renderShare(share!, 'evil\x1b[2J\n-----BEGIN ASTERISM RECOVERY SHARE-----\nzoo');
+  const text = renderShare(share!, 'evil\x1b[2J\nzoo');
   assert.ok(!text.includes('\x1b'));
   assert.deepEqual(parseShareText(text), share);
   assert.deepEqual(parseShareText(renderShare(share!, 'x').replace('share 1 of 3', 'share 2 of 9')), share);
+});
+
+test('as it is typed, the end of a share is seen', async () => {
+  const [share] = await twoOfThree();
+  const lines = renderShare(share!, 'demo').trimEnd().split('\n');
+  for (let end = 0; end < lines.length; end++)
+    assert.equal(seemsWhole(lines.slice(0, end).join('\n')), false, `${end} lines`);
+  assert.equal(seemsWhole(lines.join('\n')), true);
+  assert.equal(seemsWhole(shareCode(share!)), true);
+  assert.equal(seemsWhole('zoo '.repeat(500)), false);
+  assert.equal(seemsWhole('{"key": "x"}'), false);
 });
 
 test('any bytes, texts and words are parsed or refused with ParseError', () => {

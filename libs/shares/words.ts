@@ -42,16 +42,15 @@ export function encodeWords(bytes: Uint8Array): string[] {
  * @throws ParseError (ERR_SHARE) that names the word by its place
  */
 export function decodeWords(text: string): Uint8Array {
-  const tokens = text.split(/[\s,]+/).filter((token) => token !== '' && !/^\d{1,4}[.:)]?$/.test(token));
+  const tokens = tokensOf(text);
   if (tokens.length > MAX_WORDS)
     throw bad(`a share has at most ${MAX_WORDS} words; there are ${tokens.length}`);
   const numbers = tokens.map(numberOf);
   const wrong = numbers.length < MIN_WORDS ? -1 : wrongWord(numbers);
   if (wrong !== undefined && wrong >= 0) throw bad(`${place(wrong)} is wrong; copy it once more`);
   const bytes = bytesOf(numbers.slice(0, -CHECK_WORDS));
-  const length = bytes.length < LENGTH_PREFIX_BYTES ? 0 : parsePrefix(bytes).length;
   // What the beginning says is worth a hint only, as long as the check words do not fit.
-  const expected = length < MIN_SHARE_BYTES || length > MAX_SHARE_BYTES ? undefined : wordsFor(length);
+  const expected = expectedWords(bytes);
   if (expected !== undefined && expected !== numbers.length)
     throw bad(`it should have ${expected} words; there are ${numbers.length}`);
   if (wrong !== undefined || expected === undefined)
@@ -60,8 +59,33 @@ export function decodeWords(text: string): Uint8Array {
         ? `a share has at least ${MIN_WORDS} words; there are ${numbers.length}`
         : 'several of its words are wrong, missing or in another order; compare it line by line',
     );
+  const { length } = parsePrefix(bytes);
   if (bytes.subarray(length).some((byte) => byte !== 0)) throw bad('there is something after its end');
   return bytes.slice(0, length);
+}
+
+/** Whether there are as many words as their beginning says that there should be. */
+export function isEnough(text: string): boolean {
+  const tokens = tokensOf(text);
+  try {
+    // Three words hold more than the three bytes that tell the length.
+    const expected = expectedWords(bytesOf(tokens.slice(0, LENGTH_PREFIX_BYTES).map(numberOf)));
+    return expected !== undefined && tokens.length >= expected;
+  } catch (error) {
+    if (error instanceof ParseError) return false;
+    throw error;
+  }
+}
+
+function tokensOf(text: string): string[] {
+  return text.split(/[\s,]+/).filter((token) => token !== '' && !/^\d{1,4}[.:)]?$/.test(token));
+}
+
+/** Words of the share that begins with these bytes; undefined where no share begins so. */
+function expectedWords(bytes: Uint8Array): number | undefined {
+  if (bytes.length < LENGTH_PREFIX_BYTES) return undefined;
+  const { length } = parsePrefix(bytes);
+  return length < MIN_SHARE_BYTES || length > MAX_SHARE_BYTES ? undefined : wordsFor(length);
 }
 
 /** Zero bits at the end that do not make a byte are dropped, others refused by the length that stands in the bytes. */

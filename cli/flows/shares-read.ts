@@ -1,0 +1,104 @@
+import { basename, dirname } from 'node:path';
+import { createInterface } from 'node:readline';
+import { toHex } from '@asterism/bytes/encoding';
+import { Workspace } from '@asterism/config/workspace';
+import { AsterismError } from '@asterism/errors/errors';
+import { ShareCollection, SharesError } from '@asterism/shares/collection';
+import type { SharedSecret } from '@asterism/shares/payload';
+import { combineShares } from '@asterism/shares/split';
+import { contentOf, MAX_TEXT, seemsWhole } from '@asterism/shares/text';
+import type { Context } from '../context.ts';
+
+/** Shares that are typed before we give up: nobody has that many. */
+const MAX_ENTRIES = 64;
+
+/** Where shares are: in these files, or on standard input. */
+export type ShareSource = { readonly files: readonly string[] } | 'standard input';
+
+/** The secret that shares give, and what they say it is of. */
+export interface RecoveredSecret {
+  readonly secret: SharedSecret;
+  /** 64 hexadecimal digits. */
+  readonly clusterId: string;
+  readonly generation: number;
+}
+
+/**
+ * Reads shares until there are enough. Those that cannot be used are named, each with the reason: as warnings where the
+ * others are enough, and on standard input at once, where another may be given.
+ *
+ * @param clusterId 32 bytes: shares of other clusters are foreign
+ * @throws SharesError (ERR_SHARES) where they are not enough
+ */
+export async function secretFromShares(
+  context: Pick<Context, 'out' | 'signal'>,
+  source: ShareSource,
+  clusterId: Uint8Array | undefined,
+): Promise<RecoveredSecret> {
+  const collection = new ShareCollection(clusterId);
+  if (source === 'standard input') await ask(context, collection);
+  else for (const file of source.files) await addFile(collection, file);
+  const { shares, refused } = collection.take();
+  for (const { name, why } of refused) context.out.warn(`${name}: ${why}; it is not needed`);
+  try {
+    const secret = await combineShares(shares);
+    return { secret, clusterId: toHex(shares[0]!.clusterId), generation: shares[0]!.generation };
+  } finally {
+    for (const { body } of shares) body.fill(0);
+  }
+}
+
+/** What cannot be read is a refused share like another: the rest may be enough. */
+async function addFile(collection: ShareCollection, file: string): Promise<void> {
+  let text: string | undefined;
+  try {
+    text = await new Workspace(dirname(file)).read(basename(file));
+  } catch (error) {
+    if (!(error instanceof AsterismError)) throw error;
+    collection.refuse(file, error.message);
+    return;
+  }
+  if (text === undefined) collection.refuse(file, 'does not exist');
+  else collection.add(file, text);
+}
+
+async function ask(
+  { out, signal }: Pick<Context, 'out' | 'signal'>,
+  collection: ShareCollection,
+): Promise<void> {
+  out.note(
+    'Type or paste the shares one after the other: the words of each, or the line of its QR code. A share that ends ' +
+      'too early is ended by an empty line. What is typed can be seen on the screen.',
+  );
+  // Not as a terminal of its own: the system's line editing does, and Ctrl-C stays a signal.
+  const input = createInterface({ input: process.stdin, terminal: false });
+  const stop = () => input.close();
+  signal.addEventListener('abort', stop);
+  try {
+    let entry = 1;
+    let text = '';
+    const prompt = () => out.note(`entry ${entry} (${collection.progress}):`);
+    prompt();
+    for await (const line of input) {
+      const blank = contentOf(line) === '';
+      if (!blank) text += `${line}\n`;
+      const ended = (blank && text !== '') || seemsWhole(text) || text.length > MAX_TEXT;
+      if (!ended) continue;
+      const why = collection.add(`entry ${entry}`, text);
+      if (why !== undefined) out.warn(`entry ${entry}: ${why}; give this share again, or another one`);
+      text = '';
+      if (collection.complete) return;
+      entry += 1;
+      if (entry > MAX_ENTRIES)
+        throw new SharesError('ERR_SHARES', `none of ${MAX_ENTRIES} entries made it enough`);
+      prompt();
+    }
+    if (text !== '') collection.add(`entry ${entry}`, text);
+    signal.throwIfAborted();
+  } finally {
+    signal.removeEventListener('abort', stop);
+    input.close();
+    // Else the process would wait for more.
+    process.stdin.destroy();
+  }
+}
