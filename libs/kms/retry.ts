@@ -70,3 +70,12 @@ function waitMs(tried: number, askedMs: number | undefined): number {
   const backoff = Math.min(MAX_WAIT_MS, FIRST_WAIT_MS * 2 ** (tried - 1));
   return randomInt(backoff / 2, backoff + 1);
 }
+
+/** One exchange under a deadline of its own. @throws as {@link Retries.run} */
+export function withRetry<T>(
+  exchange: (signal: AbortSignal) => Promise<T>,
+  policy: RetryPolicy,
+  signal?: AbortSignal,
+): Promise<T> {
+  return new Retries(policy, signal).run(exchange);
+}
