@@ -41,7 +41,7 @@ export async function open(settings: Settings): Promise<Kek> {
         client.send(command, { abortSignal }),
       );
       const blob = answer.CiphertextBlob;
-      if (blob === undefined || blob.length === 0 || blob.length > MAX_BLOB_BYTES)
+      if (!(blob instanceof Uint8Array) || blob.length === 0 || blob.length > MAX_BLOB_BYTES)
         throw new KmsError('ERR_KMS_ANSWER', `${what('Encrypt')}: the answer holds no wrapped key`);
       return { mechanism: MECHANISM, keyId: keyArn(answer.KeyId, what('Encrypt')), wrappedKey: blob };
     },
@@ -58,8 +58,10 @@ export async function open(settings: Settings): Promise<Kek> {
       const { Plaintext } = await call('KMS', what('Decrypt'), signal, (abortSignal) =>
         client.send(command, { abortSignal }),
       );
-      const key = Uint8Array.from(Plaintext ?? []);
-      Plaintext?.fill(0);
+      if (!(Plaintext instanceof Uint8Array))
+        throw new KmsError('ERR_KMS_ANSWER', `${what('Decrypt')}: the answer holds no key`);
+      const key = Uint8Array.from(Plaintext);
+      Plaintext.fill(0);
       checkUnwrapped(key, 'AWS KMS');
       return key;
     },
@@ -86,13 +88,14 @@ export async function open(settings: Settings): Promise<Kek> {
   };
 }
 
-function keyArn(value: string | undefined, what: string): string {
-  if (value === undefined || !KEY_ARN.test(value))
+// The SDK does not check the types of what it takes from an answer.
+function keyArn(value: unknown, what: string): string {
+  if (typeof value !== 'string' || !KEY_ARN.test(value))
     throw new KmsError('ERR_KMS_ANSWER', `${what}: the answer names no key: check endpoint`);
   return value;
 }
 
 /** One of AWS's own words, as it may be shown. */
-function word(value: string | undefined): string {
-  return value !== undefined && /^\w{1,64}$/.test(value) ? value : 'unknown';
+function word(value: unknown): string {
+  return typeof value === 'string' && /^\w{1,64}$/.test(value) ? value : 'unknown';
 }

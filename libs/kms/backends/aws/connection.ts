@@ -8,7 +8,8 @@ import { failure } from './failure.ts';
 const CALL_TIMEOUT_MS = 10_000;
 /** Less, so that an address that is dead leaves time for another. */
 const CONNECT_TIMEOUT_MS = 3_000;
-const TRIES = 3;
+/** The wait that a throttling server may ask for between two fits into the time of the call. */
+const TRIES = 2;
 const QUIET = { trace() {}, debug() {}, info() {}, warn() {}, error() {} };
 
 /** What the clients of AWS KMS and of S3 are made with, checked. */
