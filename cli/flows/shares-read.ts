@@ -38,8 +38,10 @@ export async function secretFromShares(
   const collection = new ShareCollection(clusterId);
   if (source === 'standard input') await ask(context, collection);
   else for (const file of source.files) await addFile(collection, file);
-  const { shares, refused } = collection.take();
-  for (const { name, why } of refused) context.out.warn(`${name}: ${why}; it is not needed`);
+  const { shares, refused, foreign } = collection.take();
+  // What was typed has been answered already.
+  const untold = source === 'standard input' ? foreign : [...refused, ...foreign];
+  for (const { name, why } of untold) context.out.warn(`${name}: ${why}; it is not needed`);
   try {
     const secret = await combineShares(shares);
     return { secret, clusterId: toHex(shares[0]!.clusterId), generation: shares[0]!.generation };
@@ -55,7 +57,8 @@ async function addFile(collection: ShareCollection, file: string): Promise<void>
     text = await new Workspace(dirname(file)).read(basename(file));
   } catch (error) {
     if (!(error instanceof AsterismError)) throw error;
-    collection.refuse(file, error.message);
+    // Which begins with the file's name, as the line will.
+    collection.refuse(file, error.message.replace(file, '').replace(/^:? /, ''));
     return;
   }
   if (text === undefined) collection.refuse(file, 'does not exist');

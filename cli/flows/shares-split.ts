@@ -104,7 +104,7 @@ async function prove({ secret, clusterId, threshold }: SplitPlan, texts: readonl
   for (const some of [texts.slice(0, threshold), texts.slice(-threshold), texts]) {
     const collection = new ShareCollection(clusterId);
     for (const [i, text] of some.entries()) collection.add(`share ${i + 1}`, text);
-    const { shares, refused } = collection.take();
+    const { shares, refused, foreign } = collection.take();
     const found = await combineShares(shares);
     const same =
       equal(found.key, secret.key) &&
@@ -112,7 +112,7 @@ async function prove({ secret, clusterId, threshold }: SplitPlan, texts: readonl
       equal(found.measurementSecret ?? new Uint8Array(), secret.measurementSecret ?? new Uint8Array()) &&
       (found.generation ?? 1) === (secret.generation ?? 1);
     found.key.fill(0);
-    if (!same || refused.length > 0)
+    if (!same || refused.length + foreign.length > 0)
       throw new AsterismError('ERR_SPLIT', 'the shares do not give the secret back; nothing was written');
   }
 }

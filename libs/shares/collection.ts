@@ -84,10 +84,10 @@ export class ShareCollection {
   }
 
   /**
-   * As many shares as are needed, all of one split, and what was refused.
+   * As many shares as are needed, all of one split; what was refused by itself, and what is of another split.
    * @throws SharesError (ERR_SHARES) with a line for each share that is wrong or foreign
    */
-  take(): { shares: Share[]; refused: Refusal[] } {
+  take(): { shares: Share[]; refused: Refusal[]; foreign: Refusal[] } {
     const groups = this.#groups().sort((a, b) => b.length - a.length);
     const complete = groups.filter(isComplete);
     const [group] = complete;
@@ -107,7 +107,7 @@ export class ShareCollection {
         other.map((entry) => ({ name: entry.name, why: difference(entry.share, group[0]!.share) })),
       );
     const shares = group.slice(0, group[0]!.share.threshold).map(({ share }) => share);
-    return { shares, refused: [...this.#refused, ...foreign] };
+    return { shares, refused: [...this.#refused], foreign };
   }
 
   #complaints(groups: readonly (readonly Entry[])[]): string[] {

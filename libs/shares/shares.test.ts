@@ -218,9 +218,9 @@ test('a forged share with a commitment of its own is named by those that agree, 
     assert.equal(message.split('\n').length, 2, 'nobody else is named');
     // A fourth share makes enough; the forged one is named still.
     assert.equal(few.add('d', shareCode(shares[3]!)), undefined);
-    const { shares: taken, refused } = few.take();
+    const { shares: taken, foreign } = few.take();
     assert.deepEqual(
-      refused.map((one) => one.name),
+      foreign.map((one) => one.name),
       [name],
     );
     assert.deepEqual(await combineShares(taken), SECRET);
