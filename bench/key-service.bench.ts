@@ -16,7 +16,9 @@ const HOST = '127.0.0.1';
 const CALLERS = LIMITS.maxConnectionsPerAddress ?? 1;
 const IN_FLIGHT = CALLERS * (LIMITS.maxConcurrentCalls ?? 1);
 const ROUNDS = 9;
-const REQUEST = { dataKeyId: '00000000-0000-4000-8000-000000000000', length: 32 };
+const DISK = '00000000-0000-4000-8000-000000000000';
+const MACHINE = 'worker-0';
+const REQUEST = { dataKeyId: DISK, length: 32, onBehalfOf: MACHINE };
 
 /**
  * GetDataKey as it runs: TLS, token, scope, limits, derivation, and the audit log on the disk before each answer. The
@@ -31,6 +33,8 @@ export default {
     const deploy = join(import.meta.dirname, '../deploy');
     for (const name of ['key-service', 'join-service'])
       await kube.apply(await readFile(join(deploy, name, `${name}.yaml`), 'utf8'));
+    const path = '/api/v1/namespaces/kube-system/configmaps';
+    await kube.create(path, { metadata: { name: `disk-${DISK}` }, data: { instanceName: MACHINE } });
     const master = { key: new Uint8Array(32).fill(1), salt: new Uint8Array(32).fill(2) };
     await using service = await startKeyService(kube, master, folder.file('audit.log'));
     const ca = await ClusterCa.load(kube.pki);

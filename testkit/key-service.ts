@@ -1,7 +1,9 @@
 import { Callers } from '@asterism/key-service/callers';
-import { DEFAULT_SCOPES } from '@asterism/key-service/scopes';
+import { KeyHomes } from '@asterism/key-service/key-homes';
+import { defaultScopes } from '@asterism/key-service/scopes';
 import { keyService, LIMITS } from '@asterism/key-service/service';
-import { clusterKms } from '@asterism/kms/open';
+import { type ClusterKey, NO_STORE_URI, renderClusterKmsUri } from '@asterism/kms/cluster-uri';
+import { openKeyHome } from '@asterism/kms/open';
 import { ClusterCa } from '@asterism/kubernetes/ca';
 import { API } from '@asterism/rpc/gen/keyservice_pb';
 import { TlsGrpcServer } from '@asterism/rpc/tls-server';
@@ -23,7 +25,7 @@ export interface RunningKeyService extends AsyncDisposable {
  */
 export async function startKeyService(
   kube: Kube,
-  master: { readonly key: Uint8Array; readonly salt: Uint8Array },
+  master: ClusterKey,
   auditLog: string,
 ): Promise<RunningKeyService> {
   const audit = await AuditLog.open(auditLog);
@@ -32,13 +34,15 @@ export async function startKeyService(
     ...(await ca.servingCertificate([KEY_SERVICE_NAME], 3_600_000)),
     ...LIMITS,
   });
+  const api = await kube.as('key-service');
+  const homes = await clusterHomes(master);
   const unlimited = () => new RateLimiter({ burst: 1e9, perSecond: 1e9 });
   server.addService(
     API,
     keyService({
-      keys: clusterKms(master),
-      callers: new Callers({ api: await kube.as('key-service'), reviews: unlimited() }),
-      scopes: DEFAULT_SCOPES,
+      homes,
+      callers: new Callers({ api, reviews: unlimited() }),
+      scopes: defaultScopes(api),
       limiter: unlimited(),
       audit,
       registry: new Registry(),
@@ -49,7 +53,16 @@ export async function startKeyService(
     port,
     async [Symbol.asyncDispose]() {
       await server.stop(500);
+      await homes.close();
       await audit.close();
     },
   };
+}
+
+/** Keys of a master secret, as the KeyService holds them. */
+export async function clusterHomes(master: ClusterKey): Promise<KeyHomes> {
+  const homes = new KeyHomes({ open: openKeyHome, log: console });
+  const home = { kmsUri: renderClusterKmsUri(master), storageUri: NO_STORE_URI };
+  await homes.configure({ homes: [home] });
+  return homes;
 }

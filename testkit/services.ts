@@ -1,7 +1,9 @@
 import { execFileSync } from 'node:child_process';
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { toHex } from '@asterism/bytes/encoding';
+import { toBase64, toHex, toUtf8 } from '@asterism/bytes/encoding';
+import { type ClusterKey, NO_STORE_URI, renderClusterKmsUri } from '@asterism/kms/cluster-uri';
+import { KEY_CONFIGURATION, renderKeyConfiguration } from '@asterism/kms/key-configuration';
 import { AddressedTpm } from '@asterism/tpm/machine';
 import { type Kube, startKube } from './kube.ts';
 import {
@@ -39,6 +41,7 @@ export async function startServices(bundles: ReadonlyMap<ServiceName, string>): 
     for (const name of MANIFESTS)
       await kube.apply(await readFile(join(import.meta.dirname, '../deploy', name, `${name}.yaml`), 'utf8'));
     await describeVersion(kube);
+    await describeKeys(kube, { key: bytes(1), salt: bytes(2) });
     const metadataSocket = folder.file('metadata.sock');
     stack.use(
       await serveMetadata(metadataSocket, [
@@ -50,9 +53,8 @@ export async function startServices(bundles: ReadonlyMap<ServiceName, string>): 
     const measurements = Object.fromEntries(
       [4, 8, 9, 11, 12, 13, 15].map((pcr) => [pcr, { expected: toHex(pcrs.get(pcr)!), warnOnly: false }]),
     );
-    const bytes = (value: number) => new Uint8Array(32).fill(value);
     const config = {
-      'key-service': { mastersecret: bytes(1), salt: bytes(2) },
+      'key-service': {},
       'join-service': { measurements: JSON.stringify(measurements), measurementSalt: bytes(3) },
       'verification-service': {},
     };
@@ -81,6 +83,8 @@ export async function startServices(bundles: ReadonlyMap<ServiceName, string>): 
   }
 }
 
+const bytes = (value: number) => new Uint8Array(32).fill(value);
+
 function instance(vpcIp: string, role: 'ControlPlane' | 'Worker') {
   const name = role === 'Worker' ? 'worker-0' : 'control-plane-0';
   return { name, providerId: `local://${name}`, role, vpcIp, secondaryIpRange: '', aliasIpRanges: [] };
@@ -101,6 +105,17 @@ export async function describeVersion(kube: Kube): Promise<void> {
   };
   for (const [map, data] of Object.entries(maps))
     await kube.admin.call('POST', `${SYSTEM_NAMESPACE}/configmaps`, { metadata: { name: map }, data });
+}
+
+/** Writes down where keys come from as init does. */
+export async function describeKeys(kube: Kube, master: ClusterKey): Promise<void> {
+  const home = { kmsUri: renderClusterKmsUri(master), storageUri: NO_STORE_URI };
+  const content = toBase64(toUtf8(renderKeyConfiguration({ homes: [home] })));
+  await kube.admin.call('POST', `${SYSTEM_NAMESPACE}/secrets`, {
+    metadata: { name: KEY_CONFIGURATION.name },
+    type: KEY_CONFIGURATION.type,
+    data: { [KEY_CONFIGURATION.entry]: content },
+  });
 }
 
 /** A kubelet's certificate request as openssl makes it. */

@@ -68,7 +68,7 @@ describe('a worker that is taken over', { skip: SKIP }, () => {
     });
 
     test(`reads no Secret of the control plane by ${kubeconfig}`, async () => {
-      for (const which of [['secret', 'asterism-mastersecret'], ['secrets']])
+      for (const which of [['secret', 'asterism-kms'], ['secrets']])
         forbidden(await kubectl(kubeconfig, '-n', 'kube-system', 'get', ...which));
     });
   }

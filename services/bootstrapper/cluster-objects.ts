@@ -1,4 +1,10 @@
-import { toBase64 } from '@asterism/bytes/encoding';
+import { toBase64, toUtf8 } from '@asterism/bytes/encoding';
+import {
+  type HomeConfiguration,
+  KEY_CONFIGURATION,
+  renderKeyConfiguration,
+} from '@asterism/kms/key-configuration';
+import { KEYS_NAMESPACE } from '@asterism/kms/stores/kubernetes/secret';
 import { componentsConfigMapName } from '@asterism/kubernetes/components/hash';
 import type { Component } from '@asterism/kubernetes/install';
 
@@ -6,15 +12,15 @@ const NAMESPACE = 'kube-system';
 
 /** What the services find in the cluster: names and keys are a contract with them. */
 export interface ClusterFacts {
-  /** Undefined where an external KMS holds the key. */
-  readonly masterSecret: { readonly key: Uint8Array; readonly salt: Uint8Array } | undefined;
+  readonly keyHome: HomeConfiguration;
+  /** DEKs that were made before Kubernetes ran, as the store of the cluster keeps them. */
+  readonly storedKeys: readonly object[];
   /** JSON, index -> {expected, warnOnly}. */
   readonly measurements: string;
   readonly measurementSalt: Uint8Array;
   readonly kubernetesVersion: string;
   readonly components: readonly Component[];
   readonly attestationVariant: string;
-  readonly kmsIsExternal: boolean;
 }
 
 /** The init node's claim on its own disk: the same object that JoinService makes for a node that joins. */
@@ -22,6 +28,8 @@ export interface DiskBinding {
   readonly diskUuid: string;
   readonly instanceName: string;
   readonly attestationKeyId: string;
+  /** Name of the disk's key, see DiskKeyName. */
+  readonly key: string;
 }
 
 /** Objects before the services start, as one List in JSON. */
@@ -55,21 +63,22 @@ export function clusterObjects(facts: ClusterFacts, disk: DiskBinding): string {
       },
     }),
     configMap(`disk-${disk.diskUuid}`, {
-      data: { instanceName: disk.instanceName, attestationKeyId: disk.attestationKeyId },
+      data: { instanceName: disk.instanceName, attestationKeyId: disk.attestationKeyId, key: disk.key },
     }),
   ];
-  if (facts.masterSecret !== undefined) {
-    items.push({
+  items.push(
+    {
       apiVersion: 'v1',
       kind: 'Secret',
-      metadata: { name: 'asterism-mastersecret', namespace: NAMESPACE },
-      type: 'Opaque',
+      metadata: { name: KEY_CONFIGURATION.name, namespace: NAMESPACE },
+      type: KEY_CONFIGURATION.type,
       data: {
-        mastersecret: toBase64(facts.masterSecret.key),
-        salt: toBase64(facts.masterSecret.salt),
+        [KEY_CONFIGURATION.entry]: toBase64(toUtf8(renderKeyConfiguration({ homes: [facts.keyHome] }))),
       },
-    });
-  }
+    },
+    { apiVersion: 'v1', kind: 'Namespace', metadata: { name: KEYS_NAMESPACE } },
+    ...facts.storedKeys,
+  );
   return JSON.stringify({ apiVersion: 'v1', kind: 'List', items });
 }
 

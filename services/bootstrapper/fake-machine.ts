@@ -1,16 +1,18 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { clusterId, deriveKey } from '@asterism/crypto/derive';
+import { fromHex } from '@asterism/bytes/encoding';
+import { clusterId } from '@asterism/crypto/derive';
 import { stateLayout } from '@asterism/disk/layout';
 import { StateDisk } from '@asterism/disk/state-disk';
 import { ParseError } from '@asterism/errors/errors';
-import type { KeyManager } from '@asterism/kms/types';
+import { clusterHome } from '@asterism/kms/open';
+import type { KeyHome } from '@asterism/kms/types';
 import type { Component } from '@asterism/kubernetes/install';
 import type { InstanceMetadata, Metadata } from '@asterism/metadata/types';
 import type { MachineTpm } from '@asterism/runtime/machine-tpm';
-import type { InitMachine } from './init-phases.ts';
-import type { Keys } from './initializer.ts';
+import type { InitMachine, Keys } from './init-phases.ts';
+
 import type { KubernetesNode, Manifest } from './kubernetes-node.ts';
 
 // Parts for tests of this service and of the join: the disk is a real LUKS2 image, the rest stands in for programs.
@@ -102,22 +104,15 @@ export class RecordingNode implements KubernetesNode {
 
 /** Keys of a cluster KMS whose URI is kms://cluster-kms?key=<hex>. */
 export const testKeys: Keys = {
-  async open(uri): Promise<KeyManager> {
-    const master = masterOf(uri);
-    return {
-      getDek: async (id, length) => deriveKey(master, new Uint8Array(32).fill(1), id, length),
-      close: async () => {},
-    };
+  async open({ kmsUri }): Promise<KeyHome> {
+    const match = /^kms:\/\/cluster-kms\?key=([0-9a-f]{64})$/.exec(kmsUri);
+    if (match === null) throw new ParseError('not a KMS URI of this test');
+    return clusterHome({ key: fromHex(match[1]!), salt: new Uint8Array(32).fill(1) });
   },
-  masterSecretOf: (uri) => ({ key: masterOf(uri), salt: new Uint8Array(32).fill(1) }),
+  storedKeys: async () => [],
+  forget: async () => {},
   clusterId: async (secret, salt) => clusterId(secret, salt),
 };
-
-function masterOf(uri: string): Uint8Array {
-  const match = /^kms:\/\/cluster-kms\?key=([0-9a-f]{64})$/.exec(uri);
-  if (match === null) throw new ParseError('not a KMS URI of this test');
-  return Uint8Array.from(Buffer.from(match[1]!, 'hex'));
-}
 
 export const instance = (name: string, vpcIp: string, role: InstanceMetadata['role']): InstanceMetadata => ({
   name,

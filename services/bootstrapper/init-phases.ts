@@ -1,10 +1,12 @@
 import { readFile, rm } from 'node:fs/promises';
 import { zero } from '@asterism/bytes/bytes';
+import { DEK_PREFIX, MEASUREMENT_SECRET_ID } from '@asterism/crypto/derive';
 import { DiskError } from '@asterism/disk/cryptsetup';
+import { renderDiskKeyName } from '@asterism/disk/key-name';
 import { type StateLayout, TEMPORARY_KEY_FILE } from '@asterism/disk/layout';
 import { writeNodeState } from '@asterism/disk/node-state';
 import { STATE_KEY_LENGTH, type StateDisk } from '@asterism/disk/state-disk';
-import type { KeyManager } from '@asterism/kms/types';
+import type { KeyHome } from '@asterism/kms/types';
 import {
   API_PORT,
   AUDIT_POLICY,
@@ -33,6 +35,16 @@ export interface InitMachine {
   readonly temporaryKeyFile?: string;
 }
 
+/** How the keys of a cluster come from its order. */
+export interface Keys {
+  open(order: InitOrder): Promise<KeyHome>;
+  /** Wrapped keys that wait for Kubernetes, as its objects. */
+  storedKeys(order: InitOrder): Promise<object[]>;
+  /** Drops those that wait. */
+  forget(): Promise<void>;
+  clusterId(measurementSecret: Uint8Array, measurementSalt: Uint8Array): Promise<Uint8Array>;
+}
+
 /** What one init knows from its first moment on. */
 export interface InitContext {
   readonly machine: InitMachine;
@@ -41,8 +53,8 @@ export interface InitContext {
   readonly measurementSalt: Uint8Array;
   /** JSON for join-config. */
   readonly measurements: string;
-  readonly masterSecret: ClusterFacts['masterSecret'];
-  readonly kms: KeyManager;
+  readonly kms: KeyHome;
+  readonly keys: Keys;
   readonly self: InstanceMetadata & { readonly vpcIp: string };
   readonly nodeName: string;
   /** host:port */
@@ -56,6 +68,8 @@ type P = Phase<InitContext>;
  * for by the phase itself: each looks at what is there or does what changes nothing a second time.
  */
 export const INIT_PHASES: readonly P[] = [
+  // Before anything is final: a KMS that does not work shows here.
+  { name: 'keys', run: keepMeasurementSecret },
   { name: 'node-lock', run: becomeMember },
   // Before the disk is marked as a member's: a member without its salt could never come back.
   { name: 'node-state', run: saveNodeState },
@@ -104,6 +118,11 @@ function kubeadm(name: string, phase: readonly string[], timeoutMs = 180_000): P
   };
 }
 
+async function keepMeasurementSecret({ kms, order }: InitContext, signal: AbortSignal): Promise<void> {
+  if (order.measurementSecret === undefined) return;
+  await kms.importDek(MEASUREMENT_SECRET_ID, order.measurementSecret, signal);
+}
+
 async function becomeMember({ machine, clusterId }: InitContext, signal: AbortSignal): Promise<void> {
   if (!(await measureClusterId(machine.tpm, clusterId, signal))) {
     throw new StatusError(
@@ -120,12 +139,22 @@ async function saveNodeState({ machine, measurementSalt }: InitContext): Promise
 
 async function rekeyToCluster({ machine, kms }: InitContext): Promise<void> {
   const { uuid } = await machine.disk.header();
-  const key = await kms.getDek(`key-${uuid}`, STATE_KEY_LENGTH);
+  const id = `${DEK_PREFIX}${uuid}`;
+  const key = await kms.getDek(id, STATE_KEY_LENGTH);
   try {
+    // Before the disk is a member's: from then on it can be recovered by what its header says.
+    await machine.disk.setKeyToken({
+      keys: [{ name: diskKeyOf(kms), envelope: await kms.wrapped(id) }],
+      measurementSecret: await kms.wrapped(MEASUREMENT_SECRET_ID),
+    });
     await rekeyStateDisk(machine.disk, machine.temporaryKeyFile ?? TEMPORARY_KEY_FILE, key);
   } finally {
     zero(key);
   }
+}
+
+function diskKeyOf({ generation }: KeyHome): string {
+  return renderDiskKeyName({ generation, change: 0 });
 }
 
 /**
@@ -179,20 +208,27 @@ async function applyManifests(
 async function applyClusterObjects(context: InitContext, signal: AbortSignal): Promise<void> {
   const { machine, order, self } = context;
   const facts: ClusterFacts = {
-    masterSecret: context.masterSecret,
+    keyHome: {
+      kmsUri: order.kmsUri,
+      storageUri: order.storageUri,
+      ...(order.kmsCredentials && { credentials: order.kmsCredentials }),
+    },
+    storedKeys: await context.keys.storedKeys(order),
     measurements: context.measurements,
     measurementSalt: context.measurementSalt,
     kubernetesVersion: order.kubernetesVersion,
     components: order.components,
     attestationVariant: machine.attestationVariant,
-    kmsIsExternal: context.masterSecret === undefined,
   };
   const objects = clusterObjects(facts, {
     diskUuid: (await machine.disk.header()).uuid,
     instanceName: self.name,
     attestationKeyId: await machine.tpm.attestationKeyId(signal),
+    key: diskKeyOf(context.kms),
   });
   await machine.node.apply(objects, signal);
+  // Copies that no rotation would find.
+  await context.keys.forget();
 }
 
 /** The administrator's kubeconfig; made anew at each call, it is not kept on the node. */

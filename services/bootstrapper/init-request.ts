@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { isIP } from 'node:net';
 import { fromUtf8 } from '@asterism/bytes/encoding';
+import { type HomeCredentials, parseHomeCredentials } from '@asterism/kms/key-configuration';
 import { type Component, checkComponent } from '@asterism/kubernetes/install';
 import type { InitRequest } from '@asterism/rpc/gen/init_pb';
 import { StatusError } from '@asterism/rpc/status';
@@ -26,6 +27,10 @@ export interface InitOrder {
   /** PCRs to enforce where there are no joinMeasurements. */
   readonly enforcedPcrs: readonly number[];
   readonly certSans: readonly string[];
+  /** 32 bytes; undefined where they follow from the key of the cluster's own KMS. */
+  readonly measurementSecret: Uint8Array | undefined;
+  /** For an external KMS and its store; undefined: what the machine itself has. */
+  readonly kmsCredentials: HomeCredentials | undefined;
   /** Hash of what the cluster is to be. Where components come from may change between two tries. */
   readonly fingerprint: string;
 }
@@ -61,7 +66,11 @@ export function checkInitRequest(request: InitRequest): InitOrder {
       refuse(`apiserver_cert_sans: "${san.slice(0, 60)}" is neither an IP address nor a host name`);
     }
   }
-  const joinMeasurements = textOf(request.joinMeasurements);
+  const joinMeasurements = textOf(request.joinMeasurements, 'join_measurements');
+  const { measurementSecret } = request;
+  if (measurementSecret.length !== 0 && measurementSecret.length !== 32)
+    refuse(`measurement_secret has ${measurementSecret.length} bytes, not 32`);
+  const credentials = textOf(request.kmsCredentials, 'kms_credentials');
   const fingerprint = createHash('sha256')
     .update(
       JSON.stringify([
@@ -83,6 +92,8 @@ export function checkInitRequest(request: InitRequest): InitOrder {
     joinMeasurements,
     enforcedPcrs,
     certSans,
+    measurementSecret: measurementSecret.length === 0 ? undefined : Uint8Array.from(measurementSecret),
+    kmsCredentials: credentials === undefined ? undefined : parseHomeCredentials(credentials),
     fingerprint,
   };
 }
@@ -110,13 +121,13 @@ function checkComponents(request: InitRequest): Component[] {
   return components;
 }
 
-function textOf(bytes: Uint8Array): string | undefined {
+function textOf(bytes: Uint8Array, field: string): string | undefined {
   if (bytes.length === 0) return undefined;
-  if (bytes.length > 65_536) refuse('join_measurements is larger than 64 KiB');
+  if (bytes.length > 65_536) refuse(`${field} is larger than 64 KiB`);
   try {
     return fromUtf8(bytes);
   } catch (cause) {
-    return refuse('join_measurements is not UTF-8', cause);
+    return refuse(`${field} is not UTF-8`, cause);
   }
 }
 

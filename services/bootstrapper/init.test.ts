@@ -4,10 +4,11 @@ import { access, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { isZero } from '@asterism/bytes/bytes';
-import { toHex } from '@asterism/bytes/encoding';
+import { fromBase64, fromUtf8, toHex } from '@asterism/bytes/encoding';
 import { clusterId, deriveKey } from '@asterism/crypto/derive';
 import { readNodeState } from '@asterism/disk/node-state';
 import { type AsterismError, PolicyError } from '@asterism/errors/errors';
+import { parseKeyConfiguration } from '@asterism/kms/key-configuration';
 import type { InstanceMetadata, Metadata } from '@asterism/metadata/types';
 import { type AtlsClient, atlsClient } from '@asterism/rpc/atls-client';
 import { AtlsGrpcServer } from '@asterism/rpc/atls-server';
@@ -156,7 +157,11 @@ describe('init over aTLS', () => {
       data: Record<string, string>;
     }[];
     const byName = new Map(objects.map((object) => [object.metadata.name, object]));
-    assert.equal(byName.get('asterism-mastersecret')!.data.mastersecret, master.toString('base64'));
+    const keys = fromUtf8(fromBase64(byName.get('asterism-kms')!.data.configuration!));
+    const { kmsUri, storageUri } = order;
+    assert.deepEqual(parseKeyConfiguration(keys), { homes: [{ kmsUri, storageUri }] });
+    assert.equal(byName.get(`disk-${header.uuid}`)!.data.key, '1.0');
+    assert.deepEqual(header.keyToken, { keys: [{ name: '1.0' }] });
     assert.equal(byName.get('join-config')!.data.measurements, '{"4":{}}');
     assert.equal(byName.get(`disk-${header.uuid}`)!.data.instanceName, 'CP_0');
     const config = machine.node.files.get('/etc/kubernetes/kubeadm.yaml')!;
@@ -275,7 +280,7 @@ describe('init over aTLS', () => {
     await attached;
     assert.equal(events.at(-1)!.kind.case, 'done');
     assert.equal(machine.node.steps.filter((step) => step === 'images').length, 1);
-    assert.equal(events[0]!.kind.case === 'progress' && events[0]!.kind.value.phase, 'node-lock');
+    assert.equal(events[0]!.kind.case === 'progress' && events[0]!.kind.value.phase, 'keys');
   });
 
   it('resumes after a kill at every step, before and after the step was written down', async () => {

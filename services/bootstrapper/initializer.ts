@@ -1,13 +1,14 @@
 import { randomBytes } from 'node:crypto';
 import { equal, isZero, zero } from '@asterism/bytes/bytes';
 import { fromBase64, fromHex, toBase64, toHex, toUtf8 } from '@asterism/bytes/encoding';
+import { MEASUREMENT_SECRET_ID } from '@asterism/crypto/derive';
 import { AsterismError } from '@asterism/errors/errors';
-import type { KeyManager } from '@asterism/kms/types';
+import type { KeyHome } from '@asterism/kms/types';
+import { parseKmsUri } from '@asterism/kms/uri';
 import { nodeNameOf } from '@asterism/kubernetes/kubeadm';
 import type { Metadata } from '@asterism/metadata/types';
 import { StatusError } from '@asterism/rpc/status';
 import { CLUSTER_ID_PCR, clusterIdPcr } from '@asterism/runtime/machine-tpm';
-import type { ClusterFacts } from './cluster-objects.ts';
 import { deliveryLeftMs, markEnded } from './delivery.ts';
 import {
   adminKubeconfig,
@@ -15,6 +16,7 @@ import {
   INIT_PHASES,
   type InitContext,
   type InitMachine,
+  type Keys,
 } from './init-phases.ts';
 import { lookUp } from './init-place.ts';
 import type { InitOrder } from './init-request.ts';
@@ -22,14 +24,6 @@ import { type InitAnswer, type InitEventValue, InitRun } from './init-run.ts';
 import { Journal } from './journal.ts';
 import type { NodeLock } from './node-lock.ts';
 import { type Phase, runPhases } from './phases.ts';
-
-/** How keys come from the URIs of a request. */
-export interface Keys {
-  open(kmsUri: string, storageUri: string): Promise<KeyManager>;
-  /** The master secret that a cluster-kms URI holds; undefined for every other KMS. */
-  masterSecretOf(kmsUri: string): ClusterFacts['masterSecret'];
-  clusterId(measurementSecret: Uint8Array, measurementSalt: Uint8Array): Promise<Uint8Array>;
-}
 
 /** Which measurements joining nodes must meet. */
 export interface JoinPolicy {
@@ -132,9 +126,9 @@ export class Initializer {
     const { lock, log, machine } = this.#options;
     const signal = this.#stop.signal;
     this.#emit = emit;
-    let kms: KeyManager | undefined;
+    let kms: KeyHome | undefined;
     try {
-      kms = await this.#options.keys.open(order.kmsUri, order.storageUri);
+      kms = await this.#options.keys.open(order);
       const { context, journal } = await this.#prepare(order, kms);
       await runPhases(
         this.#options.phases ?? INIT_PHASES,
@@ -167,7 +161,7 @@ export class Initializer {
     }
   }
 
-  async #prepare(order: InitOrder, kms: KeyManager): Promise<{ context: InitContext; journal: Journal }> {
+  async #prepare(order: InitOrder, kms: KeyHome): Promise<{ context: InitContext; journal: Journal }> {
     const { machine, metadata, keys, policy } = this.#options;
     const pcrs = await machine.tpm.readPcrs();
     const pcr = pcrs.get(CLUSTER_ID_PCR);
@@ -183,13 +177,7 @@ export class Initializer {
     }
 
     const measurementSalt = order.measurementSalt ?? saltOf(journal) ?? Uint8Array.from(randomBytes(32));
-    const secret = await kms.getDek('key-measurementSecret', 32);
-    let clusterId: Uint8Array;
-    try {
-      clusterId = await keys.clusterId(secret, measurementSalt);
-    } finally {
-      zero(secret);
-    }
+    const clusterId = await this.#clusterIdOf(order, kms, measurementSalt);
     if (!isZero(pcr) && !equal(pcr, clusterIdPcr(clusterId))) {
       throw new StatusError(
         'FAILED_PRECONDITION',
@@ -239,6 +227,8 @@ export class Initializer {
     }
     const measurements = policy.settle(order, pcrs);
     if (journal === undefined) {
+      // Of an order that was given up: they belong to another cluster.
+      await keys.forget();
       journal = await Journal.begin(path, 'init', toHex(clusterId), order.fingerprint);
       await journal.setFact('measurementSalt', toBase64(measurementSalt));
     }
@@ -248,13 +238,41 @@ export class Initializer {
       clusterId: fromHex(journal.clusterId),
       measurementSalt,
       measurements,
-      masterSecret: keys.masterSecretOf(order.kmsUri),
       kms,
+      keys,
       self: { ...self, vpcIp: self.vpcIp },
       nodeName: nodeNameOf(self.name),
       apiEndpoint: apiEndpointOf(await metadata.loadBalancerEndpoint()),
     };
     return { context, journal };
+  }
+
+  /** @throws StatusError INVALID_ARGUMENT the order does not say by which KMS the cluster's identity is kept */
+  async #clusterIdOf(order: InitOrder, kms: KeyHome, measurementSalt: Uint8Array): Promise<Uint8Array> {
+    const external = kms.kind === 'external';
+    if (external !== (order.measurementSecret !== undefined)) {
+      throw new StatusError(
+        'INVALID_ARGUMENT',
+        'ERR_INIT_REQUEST',
+        external
+          ? 'init request refused: with an external KMS it must bring the measurement_secret'
+          : 'init request refused: measurement_secret follows from the master secret',
+      );
+    }
+    const secret = order.measurementSecret ?? (await kms.getDek(MEASUREMENT_SECRET_ID, 32));
+    try {
+      const clusterId = await this.#options.keys.clusterId(secret, measurementSalt);
+      if (external && clusterOf(order.kmsUri) !== toHex(clusterId)) {
+        throw new StatusError(
+          'INVALID_ARGUMENT',
+          'ERR_INIT_REQUEST',
+          'init request refused: kms_uri names another cluster than measurement_secret and salt',
+        );
+      }
+      return clusterId;
+    } finally {
+      if (!external) zero(secret);
+    }
   }
 
   /** Looked at anew for each order: when this machine started, the provider may not have known all others. */
@@ -268,6 +286,12 @@ export class Initializer {
       `this machine does not take the init of its cluster: ${found.why}. The first control plane by name does; try again`,
     );
   }
+}
+
+/** The cluster that an external KMS URI binds keys to. */
+function clusterOf(kmsUri: string): string | undefined {
+  const reference = parseKmsUri(kmsUri);
+  return reference.kind === 'external' ? reference.clusterId : undefined;
 }
 
 function saltOf(journal: Journal | undefined): Uint8Array | undefined {

@@ -6,8 +6,8 @@ import { nodeNameOf } from '@asterism/kubernetes/kubeadm';
 import { makeKubeletRequest } from '@asterism/kubernetes/kubelet';
 import type { InstanceMetadata, Metadata } from '@asterism/metadata/types';
 import { checkPeerCluster, type JoinPeers } from '@asterism/rpc/join-peers';
-import type { InitMachine } from './init-phases.ts';
-import type { Keys } from './initializer.ts';
+import type { InitMachine, Keys } from './init-phases.ts';
+
 import { type JoinContext, joinPhases, mayBeEtcdMember } from './join-phases.ts';
 import {
   checkTicket,

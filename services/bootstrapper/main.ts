@@ -1,6 +1,4 @@
-import { clusterId } from '@asterism/crypto/derive';
 import { stateLayout } from '@asterism/disk/layout';
-import { masterSecretOf, openKms } from '@asterism/kms/open';
 import { AtlsGrpcServer } from '@asterism/rpc/atls-server';
 import { AuditLog } from '@asterism/runtime/audit-log';
 import { createLogger } from '@asterism/runtime/logger';
@@ -10,11 +8,12 @@ import { HANDSHAKES, RateLimiter } from '@asterism/runtime/rate-limiter';
 import { Health } from './health.ts';
 import type { InitMachine } from './init-phases.ts';
 import { MAX_REQUEST_BYTES, serveInit } from './init-server.ts';
-import type { Initializer, Keys } from './initializer.ts';
+import type { Initializer } from './initializer.ts';
 import { JoinClient, TicketExpiredError } from './join-client.ts';
 import { joinPolicy } from './join-policy.ts';
 import { live } from './life.ts';
 import { LocalKubernetesNode } from './local-kubernetes-node.ts';
+import { MachineKeys } from './machine-keys.ts';
 import { NodeLock } from './node-lock.ts';
 import { SecretGuard } from './secret-guard.ts';
 
@@ -53,11 +52,7 @@ const node = new LocalKubernetesNode({
 });
 const { tpm, disk, metadata, issuer, peers, variant } = parts;
 const machine: InitMachine = { tpm, disk, layout, node, attestationVariant: variant };
-const keys: Keys = {
-  open: openKms,
-  masterSecretOf,
-  clusterId: async (secret, salt) => clusterId(secret, salt),
-};
+const keys = new MachineKeys(`${layout.root}/asterism/wrapped-keys`);
 const lock = new NodeLock();
 
 /** A line for whoever runs the machine; nothing depends on its arrival. */

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
-import { deriveKey } from '@asterism/crypto/derive';
-import { ParseError } from '@asterism/errors/errors';
-import type { KeyManager } from '@asterism/kms/types';
+import { parseClusterKmsUri, renderClusterKmsUri } from '@asterism/kms/cluster-uri';
+import { clusterHome } from '@asterism/kms/open';
+import type { KeyHome } from '@asterism/kms/types';
 import type { MachineTpm } from '@asterism/runtime/machine-tpm';
 
 // Parts for tests of this service: disks are real LUKS2 images, these stand in for the machine and for the KMS.
@@ -23,13 +23,9 @@ export function memoryTpm(): MachineTpm & { pcr: Uint8Array } {
   };
 }
 
-export const kmsUri = (master: Uint8Array): string =>
-  `kms://cluster-kms?key=${Buffer.from(master).toString('hex')}`;
+export const kmsUri = (master: Uint8Array): string => renderClusterKmsUri({ key: master, salt: MASTER_SALT });
 
 /** Derives keys as the cluster's KMS does. */
-export async function openKms(uri: string): Promise<KeyManager> {
-  const match = /^kms:\/\/cluster-kms\?key=([0-9a-f]{64})$/.exec(uri);
-  if (match === null) throw new ParseError('not a KMS URI of this test');
-  const master = Uint8Array.from(Buffer.from(match[1]!, 'hex'));
-  return { getDek: async (id, length) => deriveKey(master, MASTER_SALT, id, length), close: async () => {} };
+export async function openHome({ kmsUri }: { kmsUri: string }): Promise<KeyHome> {
+  return clusterHome({ ...parseClusterKmsUri(kmsUri), salt: MASTER_SALT });
 }

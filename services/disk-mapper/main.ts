@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { clusterId } from '@asterism/crypto/derive';
 import { stateLayout, TEMPORARY_KEY_FILE } from '@asterism/disk/layout';
-import { openKms } from '@asterism/kms/open';
+import { openKeyHome, openStore } from '@asterism/kms/open';
 import { AtlsGrpcServer } from '@asterism/rpc/atls-server';
 import { serveHealth } from '@asterism/runtime/health-server';
 import { createLogger } from '@asterism/runtime/logger';
@@ -54,9 +54,14 @@ async function unlock(diskUuid: string): Promise<void> {
         // A worker is brought back by the control planes: its port stays closed.
         if ((await knownRole(metadata, log, until)) === 'Worker') await untilAborted(until);
         const handshakes = new RateLimiter(HANDSHAKES);
-        const limits = { maxRequestBytes: 16 * 1024, maxConnections: 64, handshakes };
+        const limits = { maxRequestBytes: 128 * 1024, maxConnections: 64, handshakes };
         const makeServer = () => new AtlsGrpcServer({ issuer, log, ...limits });
-        await serveRecovery(makeServer, { diskUuid, openKms, unlocker, audit, log }, until);
+        const keyToken = async () => (await disk.header()).keyToken;
+        await serveRecovery(
+          makeServer,
+          { diskUuid, keyToken, openHome: openKeyHome, openStore, unlocker, audit, log },
+          until,
+        );
       },
     },
   ];

@@ -10,6 +10,7 @@ import { clusterId, deriveKey } from '@asterism/crypto/derive';
 import { type StateLayout, stateLayout } from '@asterism/disk/layout';
 import { writeNodeState } from '@asterism/disk/node-state';
 import { StateDisk } from '@asterism/disk/state-disk';
+import { openStore } from '@asterism/kms/open';
 import { atlsClient } from '@asterism/rpc/atls-client';
 import { AtlsGrpcServer } from '@asterism/rpc/atls-server';
 import { API } from '@asterism/rpc/gen/recover_pb';
@@ -18,7 +19,7 @@ import { clusterIdPcr } from '@asterism/runtime/machine-tpm';
 import { fakeIssuer, fakeVerifier } from '@asterism/testkit/fake-attestation';
 import { type TemporaryFolder, temporaryFolder } from '@asterism/testkit/temporary-folder';
 import { MemberAudit } from './audit.ts';
-import { kmsUri, MASTER_SALT, memoryTpm, openKms } from './disk-mapper.fixture.ts';
+import { kmsUri, MASTER_SALT, memoryTpm, openHome } from './disk-mapper.fixture.ts';
 import { serveRecovery } from './recovery-server.ts';
 import { recoveryService } from './service.ts';
 import { PlainVolume } from './state-volume.ts';
@@ -74,7 +75,8 @@ describe('recovery', () => {
       volume: new PlainVolume(layout.root),
       clusterId: async (secret, salt) => clusterId(secret, salt),
     });
-    options = { diskUuid, openKms, unlocker, audit, log: quiet };
+    const keyToken = async () => (await disk.header()).keyToken;
+    options = { diskUuid, keyToken, openHome, openStore, unlocker, audit, log: quiet };
   });
   afterEach(() => folder[Symbol.asyncDispose]());
 
@@ -93,7 +95,7 @@ describe('recovery', () => {
       const service = recoveryService({ ...options, onRecovered: () => recovered++ });
       recover = (address, uri) =>
         service.recover(
-          { kmsUri: uri, storageUri: '' } as never,
+          { kmsUri: uri, storageUri: '', kmsCredentials: new Uint8Array() } as never,
           { peer: { address, verdict: undefined }, signal: AbortSignal.timeout(60_000) } as never,
         );
     });
@@ -158,7 +160,10 @@ describe('recovery', () => {
       const service = recoveryService({ ...options, onRecovered });
       const context = (address: string) => ({ peer: { address, verdict: undefined } }) as never;
       const call = (address: string, uri: string) =>
-        service.recover({ kmsUri: uri, storageUri: '' } as never, context(address));
+        service.recover(
+          { kmsUri: uri, storageUri: '', kmsCredentials: new Uint8Array() } as never,
+          context(address),
+        );
       await assert.rejects(call(ATTACKER, kmsUri(randomBytes(32))));
       await assert.rejects(call(ATTACKER, 'kms://nonsense'));
       for (let attempt = 0; attempt < 3; attempt++) await assert.rejects(call('10.0.0.67', ''));

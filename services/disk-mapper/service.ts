@@ -1,18 +1,31 @@
 import { zero } from '@asterism/bytes/bytes';
-import { AsterismError, ParseError } from '@asterism/errors/errors';
-import type { KeyManager } from '@asterism/kms/types';
+import { fromUtf8 } from '@asterism/bytes/encoding';
+import type { DiskKeyToken } from '@asterism/disk/key-token';
+import { AsterismError } from '@asterism/errors/errors';
+import { NO_STORE_URI } from '@asterism/kms/cluster-uri';
+import { KmsUnavailableError } from '@asterism/kms/errors';
+import { type HomeCredentials, parseHomeCredentials } from '@asterism/kms/key-configuration';
+import type { KeyHomeOptions, StoreChoice } from '@asterism/kms/open';
+import type { DekStore } from '@asterism/kms/store';
+import type { KeyHome } from '@asterism/kms/types';
+import { parseKmsUri, parseStoreUri } from '@asterism/kms/uri';
 import type { API, RecoverMessage } from '@asterism/rpc/gen/recover_pb';
 import type { Handlers } from '@asterism/rpc/handlers';
 import { StatusError } from '@asterism/rpc/status';
 import { AttemptLimiter, type AttemptLimits } from '@asterism/runtime/attempt-limiter';
 import { FairTurns } from '@asterism/runtime/fair-turns';
 import type { Attempt, MemberAudit } from './audit.ts';
-import { type Unlocker, WrongKeyError } from './unlock.ts';
+import { headerStore, readOnly } from './header-store.ts';
+import { recoveryKeys } from './recovery-keys.ts';
+import { type MemberKeys, type Unlocker, WrongKeyError } from './unlock.ts';
 
 export interface RecoveryServiceOptions {
   /** LUKS2 UUID in lower case. */
   readonly diskUuid: string;
-  readonly openKms: (kmsUri: string, storageUri: string) => Promise<KeyManager>;
+  /** What the disk's header says of its keys, now. */
+  readonly keyToken: () => Promise<DiskKeyToken | undefined>;
+  readonly openHome: (options: KeyHomeOptions) => Promise<KeyHome>;
+  readonly openStore: (choice: StoreChoice) => Promise<DekStore>;
   readonly unlocker: Unlocker;
   readonly audit: Pick<MemberAudit, 'refused'>;
   readonly limits?: Partial<AttemptLimits>;
@@ -24,7 +37,7 @@ export interface RecoveryServiceOptions {
 const LIMITS: AttemptLimits = { freeAttempts: 9, firstWaitMs: 10_000, maxWaitMs: 300_000 };
 
 /**
- * recoverproto.API: who has the master secret brings a rebooted control plane back. It answers OK only after the proof.
+ * recoverproto.API: who has the master secret, or may use the KMS, brings a rebooted control plane back. It answers OK only after the proof.
  *
  * The key is derived from a secret that nobody can guess, so the wait after wrong ones is there for the node's
  * processor only. It is each caller's own, and so is its place in the line: nobody keeps the owner out.
@@ -42,12 +55,9 @@ export function recoveryService(options: RecoveryServiceOptions): Handlers<typeo
         `too many wrong master secrets from your address: try again in ${Math.ceil(wait / 1000)} s`,
       );
     }
-    const kms = await open(options, request);
-    try {
-      await turns.take(by.address, () => recover(options, kms, by));
-    } finally {
-      await kms.close();
-    }
+    const choice = readRequest(request);
+    const keys = await keysOf(options, choice, await options.keyToken());
+    await turns.take(by.address, () => recover(options, choice, keys, by));
   }
 
   return {
@@ -57,7 +67,9 @@ export function recoveryService(options: RecoveryServiceOptions): Handlers<typeo
         await attempt(request, by);
       } catch (error) {
         const reason = error instanceof AsterismError ? error.code : 'unexpected';
-        if (reason === 'ERR_RECOVERY_KEY') limiter.failed(address);
+        // What an external KMS makes this node do costs more than a wrong secret.
+        const costly = isExternal(request) && reason !== 'ERR_RECOVERY_REQUEST';
+        if (reason === 'ERR_RECOVERY_KEY' || costly) limiter.failed(address);
         options.audit.refused(by, reason);
         options.log.info({ err: error, address }, 'a recovery was refused');
         throw error;
@@ -68,48 +80,83 @@ export function recoveryService(options: RecoveryServiceOptions): Handlers<typeo
   };
 }
 
-async function open(
-  { openKms }: RecoveryServiceOptions,
-  { kmsUri, storageUri }: RecoverMessage,
-): Promise<KeyManager> {
-  if (kmsUri === '' || kmsUri.length > 8192 || storageUri.length > 8192) {
-    throw new StatusError(
-      'INVALID_ARGUMENT',
-      'ERR_RECOVERY_REQUEST',
-      'kms_uri or storage_uri is missing or too long',
-    );
-  }
+interface HomeChoice {
+  readonly kmsUri: string;
+  readonly storageUri: string;
+  readonly credentials?: HomeCredentials;
+}
+
+const isExternal = ({ kmsUri }: RecoverMessage): boolean => !kmsUri.startsWith('kms://cluster-kms');
+
+function readRequest({ kmsUri, storageUri, kmsCredentials }: RecoverMessage): HomeChoice {
+  if (kmsUri === '' || kmsUri.length > 8192 || storageUri.length > 8192)
+    throw malformed('kms_uri or storage_uri is missing or too long');
   try {
-    return await openKms(kmsUri, storageUri === '' ? 'storage://no-store' : storageUri);
+    parseKmsUri(kmsUri);
+    const credentials =
+      kmsCredentials.length === 0 ? undefined : parseHomeCredentials(fromUtf8(kmsCredentials));
+    return {
+      kmsUri,
+      storageUri: storageUri === '' ? NO_STORE_URI : storageUri,
+      ...(credentials && { credentials }),
+    };
   } catch (cause) {
-    if (!(cause instanceof ParseError)) throw cause;
-    throw new StatusError('INVALID_ARGUMENT', 'ERR_RECOVERY_REQUEST', 'the KMS URI is malformed', { cause });
+    throw malformed('the KMS URI or its credentials are malformed', cause);
   }
+}
+
+function malformed(why: string, cause?: unknown): StatusError {
+  return new StatusError('INVALID_ARGUMENT', 'ERR_RECOVERY_REQUEST', why, { cause });
 }
 
 async function recover(
   { diskUuid, unlocker }: RecoveryServiceOptions,
-  kms: KeyManager,
+  choice: HomeChoice,
+  keys: MemberKeys,
   by: Attempt,
 ): Promise<void> {
-  const keys: Uint8Array[] = [];
   try {
-    const diskKey = await kms.getDek(`key-${diskUuid}`, 32);
-    keys.push(diskKey);
-    const measurementSecret = await kms.getDek('key-measurementSecret', 32);
-    keys.push(measurementSecret);
-    await unlocker.unlock({ diskKey, measurementSecret }, by);
+    await unlocker.unlock(keys, by);
   } catch (cause) {
-    if (cause instanceof WrongKeyError) {
-      throw new StatusError(
-        'INVALID_ARGUMENT',
-        'ERR_RECOVERY_KEY',
-        'this master secret does not open the disk of this node: it is the one of another cluster, or damaged',
-        { cause },
-      );
-    }
-    throw cause;
+    if (!(cause instanceof WrongKeyError)) throw cause;
+    throw new StatusError(
+      'INVALID_ARGUMENT',
+      'ERR_RECOVERY_KEY',
+      parseKmsUri(choice.kmsUri).kind === 'cluster'
+        ? 'this master secret does not open the disk of this node: it is the one of another cluster, or damaged'
+        : `the key that this KMS gives for the disk ${diskUuid} does not open it`,
+      { cause },
+    );
   } finally {
-    zero(...keys);
+    zero(keys.diskKey, keys.measurementSecret, ...(keys.nextDiskKey ? [keys.nextDiskKey] : []));
+  }
+}
+
+/**
+ * The disk carries its own wrapped keys, which works without any store. Where its header was damaged the cluster's store
+ * has them too, unless that is the Kubernetes which waits for this node.
+ */
+async function keysOf(
+  { diskUuid, openHome, openStore }: RecoveryServiceOptions,
+  { kmsUri, storageUri, credentials }: HomeChoice,
+  token: DiskKeyToken | undefined,
+): Promise<MemberKeys> {
+  const home = { kmsUri, storageUri, ...(credentials && { credentials }) };
+  const withStore = async (store: DekStore | undefined, names: DiskKeyToken | undefined) => {
+    const open = await openHome({ ...home, ...(store && { store }) });
+    try {
+      return await recoveryKeys(open, diskUuid, names);
+    } finally {
+      await open.close();
+    }
+  };
+  if (parseKmsUri(kmsUri).kind === 'cluster') return withStore(undefined, token);
+  try {
+    return await withStore(headerStore(diskUuid, token), token);
+  } catch (error) {
+    const store = parseStoreUri(storageUri);
+    if (error instanceof KmsUnavailableError || store === 'none' || store.name === 'kubernetes') throw error;
+    const given = credentials && { credentials: credentials.storage };
+    return withStore(readOnly(await openStore({ storageUri, ...given })), undefined);
   }
 }

@@ -11,7 +11,17 @@ export const AUDIENCE = 'key-service';
 const CACHE_MS = 30_000;
 const MAX_CACHED = 1000;
 const MAX_TOKEN_BYTES = 8192;
+/** Where TokenReview names the node of a token's pod (Kubernetes 1.29 on). */
+const NODE_NAME = 'authentication.kubernetes.io/node-name';
 const BEARER = /^Bearer ([A-Za-z0-9._~+/=-]+)$/;
+
+/** Who calls, as the API server says. */
+export interface Caller {
+  /** `system:serviceaccount:<namespace>:<name>` */
+  readonly account: string;
+  /** The node that its pod runs on; undefined for a token that is bound to no pod. */
+  readonly node: string | undefined;
+}
 
 export interface CallersOptions {
   readonly api: KubernetesApi;
@@ -26,8 +36,8 @@ export class Callers {
   readonly #options: CallersOptions;
   readonly #now: () => number;
   /** By the token's hash: tokens themselves are not kept. Only good ones, so guesses push nothing out. */
-  readonly #known = new BoundedCache<{ caller: string; until: number }>(MAX_CACHED);
-  readonly #running = new Map<string, Promise<string>>();
+  readonly #known = new BoundedCache<{ caller: Caller; until: number }>(MAX_CACHED);
+  readonly #running = new Map<string, Promise<Caller>>();
 
   constructor(options: CallersOptions) {
     this.#options = options;
@@ -37,10 +47,9 @@ export class Callers {
   /**
    * @param authorization value of the call's `authorization` header
    * @param address who sent it
-   * @returns `system:serviceaccount:<namespace>:<name>`
    * @throws StatusError UNAUTHENTICATED; BusyError; UnreachableError where the API server does not answer
    */
-  async identify(authorization: string | undefined, address: string): Promise<string> {
+  async identify(authorization: string | undefined, address: string): Promise<Caller> {
     const token = BEARER.exec(authorization ?? '')?.[1];
     if (token === undefined || token.length > MAX_TOKEN_BYTES)
       throw unknown('the call carries no service-account token');
@@ -57,7 +66,7 @@ export class Callers {
     return review;
   }
 
-  async #review(token: string, key: string): Promise<string> {
+  async #review(token: string, key: string): Promise<Caller> {
     const review = await this.#options.api.call<TokenReview>(
       'POST',
       '/apis/authentication.k8s.io/v1/tokenreviews',
@@ -71,8 +80,9 @@ export class Callers {
     ) {
       throw unknown(`the token is not valid for ${AUDIENCE}`);
     }
-    this.#known.set(key, { caller: user.username, until: this.#now() + CACHE_MS });
-    return user.username;
+    const caller: Caller = { account: user.username, node: user.extra?.[NODE_NAME]?.[0] };
+    this.#known.set(key, { caller, until: this.#now() + CACHE_MS });
+    return caller;
   }
 }
 
@@ -84,6 +94,9 @@ interface TokenReview extends KubernetesObject {
   readonly status?: {
     readonly authenticated?: boolean;
     readonly audiences?: readonly string[];
-    readonly user?: { readonly username?: string };
+    readonly user?: {
+      readonly username?: string;
+      readonly extra?: Readonly<Record<string, readonly string[]>>;
+    };
   };
 }

@@ -3,10 +3,9 @@ import { execFileSync } from 'node:child_process';
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { appendFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { after, before, describe, it, test } from 'node:test';
+import { after, before, describe, it } from 'node:test';
 import { toHex } from '@asterism/bytes/encoding';
-import { AsterismError, UnreachableError } from '@asterism/errors/errors';
-import { clusterKms } from '@asterism/kms/open';
+import { UnreachableError } from '@asterism/errors/errors';
 import type { KubernetesApi } from '@asterism/kubernetes/api';
 import { ClusterCa } from '@asterism/kubernetes/ca';
 import type { Client } from '@asterism/rpc/client';
@@ -17,17 +16,17 @@ import { tlsClient } from '@asterism/rpc/tls-client';
 import { TlsGrpcServer } from '@asterism/rpc/tls-server';
 import { AuditLog, verifyAuditLog } from '@asterism/runtime/audit-log';
 import { RateLimiter } from '@asterism/runtime/rate-limiter';
+import { clusterHomes } from '@asterism/testkit/key-service';
 import { type Kube, startKube } from '@asterism/testkit/kube';
 import { type TemporaryFolder, temporaryFolder } from '@asterism/testkit/temporary-folder';
 import { Registry } from 'prom-client';
 import { Callers } from './callers.ts';
-import { readMasterSecret } from './master-secret.ts';
-import { DEFAULT_SCOPES } from './scopes.ts';
+import { defaultScopes } from './scopes.ts';
 import { keyService, LIMITS } from './service.ts';
 
 const NAME = 'key-service.kube-system.svc';
 const DISK = '00000000-0000-0000-0000-000000000000';
-const range = (from: number, to: number) => Uint8Array.from({ length: to - from + 1 }, (_, i) => from + i);
+const MACHINE = 'worker-0';
 
 describe('KeyService over TLS, its callers judged by a real API server', { timeout: 240_000 }, () => {
   let kube: Kube;
@@ -45,6 +44,8 @@ describe('KeyService over TLS, its callers judged by a real API server', { timeo
     for (const name of ['key-service', 'join-service', 'verification-service'])
       await kube.apply(await readFile(join(deploy, name, `${name}.yaml`), 'utf8'));
     joinToken = await kube.tokenOf('join-service', 'key-service');
+    const path = '/api/v1/namespaces/kube-system/configmaps';
+    await kube.create(path, { metadata: { name: `disk-${DISK}` }, data: { instanceName: MACHINE } });
   });
   after(async () => {
     for (const end of stop.reverse()) await end();
@@ -71,9 +72,9 @@ describe('KeyService over TLS, its callers judged by a real API server', { timeo
       API,
       keyService({
         // key-vectors.md section 1, "zero"
-        keys: clusterKms({ key: new Uint8Array(32), salt: new Uint8Array(32) }),
+        homes: await clusterHomes({ key: new Uint8Array(32), salt: new Uint8Array(32) }),
         callers: new Callers({ api, reviews: limiter(limits.reviews ?? 1000), now: () => clock }),
-        scopes: DEFAULT_SCOPES,
+        scopes: defaultScopes(inner),
         limiter: limiter(limits.calls ?? 1000),
         audit,
         registry,
@@ -100,9 +101,10 @@ describe('KeyService over TLS, its callers judged by a real API server', { timeo
     authorization: string | undefined,
     dataKeyId: string = DISK,
     length = 32,
+    more: { onBehalfOf?: string; generation?: number } = {},
   ) =>
     client.getDataKey(
-      { dataKeyId, length },
+      { dataKeyId, length, onBehalfOf: MACHINE, ...more },
       authorization === undefined ? {} : { headers: { authorization } },
     );
 
@@ -146,6 +148,9 @@ describe('KeyService over TLS, its callers judged by a real API server', { timeo
       'clusterID',
       'ca_emergency_ssh',
       `${DISK}x`,
+      `${DISK}.0`,
+      `${DISK}.01`,
+      `${DISK}.1.1`,
       ` ${DISK}`,
       DISK.replaceAll('0', 'A'),
       `key-${DISK}`,
@@ -190,6 +195,40 @@ describe('KeyService over TLS, its callers judged by a real API server', { timeo
     assert.match(await registry.metrics(), new RegExp(`outcome="refused",reason="ERR_KEY_ID"\\} ${rounds}`));
   });
 
+  it('gives the key of a disk for the machine that it is bound to, and for no other', async () => {
+    const { client, events } = await serve();
+    const bearer = `Bearer ${joinToken}`;
+    const free = '00000000-0000-0000-0000-000000000001';
+    const wrong: [string, string][] = [
+      [DISK, ''],
+      [DISK, 'worker-1'],
+      [DISK, `${MACHINE} `],
+      [`${DISK}.1`, 'worker-1'],
+      [free, MACHINE],
+      [free, ''],
+    ];
+    for (const [id, onBehalfOf] of wrong)
+      await assert.rejects(
+        ask(client, bearer, id, 32, { onBehalfOf }),
+        refusal('PERMISSION_DENIED', 'ERR_SCOPE'),
+      );
+    for (const id of [DISK, `${DISK}.1`, `${DISK}.20`]) await ask(client, bearer, id);
+    assert.deepEqual(
+      (await events()).map(({ keyId, onBehalfOf, outcome }) => [keyId, onBehalfOf, outcome]).at(-1),
+      [`${DISK}.20`, MACHINE, 'granted'],
+    );
+  });
+
+  it('gives no key of a generation that there is not', async () => {
+    const { client } = await serve();
+    const bearer = `Bearer ${joinToken}`;
+    assert.equal((await ask(client, bearer, DISK, 32, { generation: 1 })).generation, 1);
+    await assert.rejects(
+      ask(client, bearer, DISK, 32, { generation: 2 }),
+      refusal('FAILED_PRECONDITION', 'ERR_KEY_GENERATION'),
+    );
+  });
+
   it('refuses lengths and ids out of bounds', async () => {
     const { client } = await serve();
     const bearer = `Bearer ${joinToken}`;
@@ -218,7 +257,9 @@ describe('KeyService over TLS, its callers judged by a real API server', { timeo
       caller: 'system:serviceaccount:kube-system:join-service',
       address: '127.0.0.1',
       keyId: 'measurementSecret',
+      onBehalfOf: MACHINE,
       length: 32,
+      generation: 1,
     });
     const recorded = await readFile(path);
     for (const { dataKey } of [...keys, secret]) {
@@ -326,22 +367,3 @@ describe('KeyService over TLS, its callers judged by a real API server', { timeo
     client.close();
   });
 });
-
-for (const [what, key, salt, why] of [
-  ['no key', undefined, range(0, 31), /mastersecret cannot be read/],
-  ['a short key', range(0, 14), range(0, 31), /mastersecret has 15 bytes/],
-  ['a short salt', range(0, 31), range(0, 30), /salt has 31 bytes/],
-  ['a long key', new Uint8Array(4097), range(0, 31), /mastersecret has 4097 bytes/],
-] as const) {
-  test(`it does not start with ${what}`, async () => {
-    await using folder = await temporaryFolder();
-    if (key !== undefined) await writeFile(folder.file('mastersecret'), key);
-    await writeFile(folder.file('salt'), salt);
-    await assert.rejects(readMasterSecret(folder.path), (error: AsterismError) => {
-      assert.ok(error instanceof AsterismError);
-      assert.equal(error.code, 'ERR_MASTER_SECRET');
-      assert.match(error.message, why);
-      return true;
-    });
-  });
-}

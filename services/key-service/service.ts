@@ -1,13 +1,13 @@
 import { AsterismError, ParseError } from '@asterism/errors/errors';
-import type { KeyManager } from '@asterism/kms/types';
 import type { RpcLimits } from '@asterism/rpc/connection-host';
-import type { API } from '@asterism/rpc/gen/keyservice_pb';
+import type { API, GetDataKeyRequest } from '@asterism/rpc/gen/keyservice_pb';
 import type { Handlers } from '@asterism/rpc/handlers';
 import type { AuditLog } from '@asterism/runtime/audit-log';
 import type { RateLimiter } from '@asterism/runtime/rate-limiter';
 import { Refusals } from '@asterism/runtime/refusals';
 import { Counter, type Registry } from 'prom-client';
 import type { Callers } from './callers.ts';
+import type { KeyHomes } from './key-homes.ts';
 import { checkScope, type Scopes } from './scopes.ts';
 
 /** Keys of disks and volumes have 32 bytes, with integrity 96; nobody has use for more (v2.6 gave up to 8160). */
@@ -26,7 +26,7 @@ export const LIMITS: RpcLimits = {
 };
 
 export interface KeyServiceParts {
-  readonly keys: KeyManager;
+  readonly homes: Pick<KeyHomes, 'dataKey'>;
   readonly callers: Callers;
   readonly scopes: Scopes;
   /** By caller. */
@@ -37,7 +37,7 @@ export interface KeyServiceParts {
 
 /** Handlers of kms.API. */
 export function keyService({
-  keys,
+  homes,
   callers,
   scopes,
   limiter,
@@ -53,7 +53,7 @@ export function keyService({
   const granted = requests.labels('granted', '');
   const refusals = new Refusals();
 
-  async function refuse(caller: string, address: string, keyId: string, error: unknown): Promise<void> {
+  async function refuse(caller: string, address: string, request: GetDataKeyRequest, error: unknown) {
     const reason = error instanceof AsterismError ? error.code : 'unexpected';
     requests.inc({ outcome: 'refused', reason });
     // Whoever is refused can ask again endlessly, and the disk is the node's.
@@ -65,38 +65,51 @@ export function keyService({
       outcome: 'refused',
       caller,
       address,
-      keyId: keyId.slice(0, MAX_ID),
+      ...about(request),
       reason,
       times,
     });
   }
 
   return {
-    async getDataKey({ dataKeyId, length }, { header, signal, peer: { address } }) {
-      let caller = UNKNOWN;
+    async getDataKey(request, { header, signal, peer: { address } }) {
+      const { dataKeyId, length, generation, onBehalfOf } = request;
+      let account = UNKNOWN;
       try {
-        caller = await callers.identify(header('authorization'), address);
-        limiter.take(caller);
+        const caller = await callers.identify(header('authorization'), address);
+        account = caller.account;
+        limiter.take(account);
         if (dataKeyId === '' || dataKeyId.length > MAX_ID)
           throw new ParseError(`data_key_id must have 1 to ${MAX_ID} characters`, { code: 'ERR_KEY_ID' });
         if (length < 1 || length > MAX_LENGTH)
           throw new ParseError(`length must be 1 to ${MAX_LENGTH} bytes`, { code: 'ERR_KEY_LENGTH' });
-        checkScope(scopes, caller, dataKeyId);
-        const dataKey = await keys.getDek(`key-${dataKeyId}`, length, signal);
+        if (onBehalfOf.length > MAX_ID)
+          throw new ParseError(`on_behalf_of has more than ${MAX_ID} characters`, { code: 'ERR_KEY_ID' });
+        await checkScope(scopes, { caller, id: dataKeyId, onBehalfOf, signal });
+        const key = await homes.dataKey(`key-${dataKeyId}`, length, generation, signal);
         await audit.append({
           event: 'get-data-key',
           outcome: 'granted',
-          caller,
+          caller: account,
           address,
-          keyId: dataKeyId,
+          ...about(request),
           length,
+          generation: key.generation,
         });
         granted.inc();
-        return { dataKey };
+        return key;
       } catch (error) {
-        await refuse(caller, address, dataKeyId, error);
+        await refuse(account, address, request, error);
         throw error;
       }
     },
+  };
+}
+
+/** What a request says of itself; nothing of it need be true. */
+function about({ dataKeyId, onBehalfOf }: GetDataKeyRequest) {
+  return {
+    keyId: dataKeyId.slice(0, MAX_ID),
+    onBehalfOf: onBehalfOf === '' ? undefined : onBehalfOf.slice(0, MAX_ID),
   };
 }

@@ -1,0 +1,174 @@
+import { hostname } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { AsterismError } from '@asterism/errors/errors';
+import type { RewrapResult } from '@asterism/kms/rewrap';
+import {
+  parseRotationStatus,
+  ROTATION_STATUS,
+  type RotationStatus,
+  renderRotationStatus,
+} from '@asterism/kms/rotation-status';
+import { type KubernetesApi, KubernetesApiError, type KubernetesObject } from '@asterism/kubernetes/api';
+import type { AuditLog } from '@asterism/runtime/audit-log';
+
+const PATH = `/api/v1/namespaces/kube-system/configmaps/${ROTATION_STATUS}`;
+const INTERVAL_MS = 3000;
+/** A replica that has not reported for so long is taken for dead; another goes on. */
+const LEASE_MS = 30_000;
+
+/** Re-wraps every stored key. */
+export type Rewrap = (
+  onProgress: (result: RewrapResult) => void,
+  signal: AbortSignal,
+) => Promise<RewrapResult>;
+
+export interface RotationOptions {
+  readonly api: KubernetesApi;
+  /** What re-wraps every stored key; undefined while no rotation is configured, or one to another generation. */
+  readonly rewrap: (generation: number) => Rewrap | undefined;
+  readonly audit: Pick<AuditLog, 'append'>;
+  readonly log: {
+    info(fields: object, message: string): void;
+    error(fields: object, message: string): void;
+  };
+  readonly signal: AbortSignal;
+  /** Name of this replica. Default: the host's. */
+  readonly name?: string;
+  /** Default {@link INTERVAL_MS}. */
+  readonly intervalMs?: number;
+}
+
+/**
+ * Carries out orders to re-wrap the cluster's stored keys, one replica at a time. A replica that dies is succeeded: what
+ * it has done is found done. (Two at once would do no harm: each key is replaced by its version.)
+ */
+export async function followRotation(options: RotationOptions): Promise<void> {
+  const { log, signal, intervalMs = INTERVAL_MS } = options;
+  let said: string | undefined;
+  while (!signal.aborted) {
+    try {
+      await round(options);
+      said = undefined;
+    } catch (err) {
+      if (signal.aborted) return;
+      const what = err instanceof Error ? err.message : String(err);
+      if (what !== said) log.error({ err }, 'the rotation of keys does not go on; it is tried again');
+      said = what;
+    }
+    await sleep(intervalMs, undefined, { signal }).catch(() => {});
+  }
+}
+
+async function round(options: RotationOptions): Promise<void> {
+  const { audit, log, signal } = options;
+  const status = await Status.read(options.api, signal);
+  if (status === undefined || !isFree(status.value)) return;
+  const rewrap = options.rewrap(status.value.generation);
+  if (rewrap === undefined) return;
+  const holder = options.name ?? hostname();
+  const taken = await status.write({ state: 'running', holder, renewed: now(), error: '' }, signal);
+  if (!taken) return;
+  log.info({ generation: status.value.generation }, 're-wrapping the stored keys');
+  let report: Partial<RotationStatus> = {};
+  let broken: unknown;
+  const stop = new AbortController();
+  const until = AbortSignal.any([signal, stop.signal]);
+  const renewing = (async () => {
+    while (!until.aborted) {
+      await sleep(options.intervalMs ?? INTERVAL_MS, undefined, { signal: until }).catch(() => {});
+      if (until.aborted) return;
+      if (!(await status.write({ ...report, renewed: now() }, until)))
+        throw new AsterismError('ERR_ROTATION_TAKEN', 'the order was changed while it was carried out');
+    }
+  })().catch((error: unknown) => {
+    broken = error;
+    stop.abort(error);
+  });
+  let final: Partial<RotationStatus>;
+  try {
+    const result = await rewrap((so) => {
+      report = countsOf(so);
+    }, until);
+    const [first] = result.failed;
+    final = {
+      ...countsOf(result),
+      state: result.failed.length === 0 ? 'done' : 'failed',
+      error: first === undefined ? '' : `${first.id}: ${first.error.message}`,
+    };
+  } catch (error) {
+    signal.throwIfAborted();
+    if (broken !== undefined) throw broken;
+    final = { ...report, state: 'failed', error: error instanceof Error ? error.message : String(error) };
+  } finally {
+    stop.abort();
+    await renewing;
+  }
+  const { generation, order } = status.value;
+  await audit.append({
+    event: 'rewrap-keys',
+    outcome: final.state === 'done' ? 'granted' : 'refused',
+    order,
+    generation,
+    total: final.total ?? 0,
+    rewrapped: final.rewrapped ?? 0,
+    failed: final.failed ?? 0,
+    ...(final.error ? { reason: final.error.slice(0, 512) } : {}),
+  });
+  await status.write({ ...final, renewed: now() }, signal);
+  log.info({ ...final, generation }, 'the stored keys were re-wrapped');
+}
+
+function isFree({ state, renewed }: RotationStatus): boolean {
+  if (state === 'ordered') return true;
+  return state === 'running' && !(Date.now() - Date.parse(renewed) < LEASE_MS);
+}
+
+function countsOf({ total, rewrapped, alreadyDone, failedCount }: RewrapResult): Partial<RotationStatus> {
+  return { total, rewrapped, alreadyDone, failed: failedCount };
+}
+
+const now = (): string => new Date().toISOString();
+
+interface ConfigMap extends KubernetesObject {
+  readonly data?: Readonly<Record<string, string>>;
+}
+
+/** The ConfigMap, changed only while nobody else changes it. */
+class Status {
+  readonly #api: KubernetesApi;
+  #object: ConfigMap;
+  value: RotationStatus;
+
+  private constructor(api: KubernetesApi, object: ConfigMap) {
+    this.#api = api;
+    this.#object = object;
+    this.value = parseRotationStatus(object.data);
+  }
+
+  static async read(api: KubernetesApi, signal: AbortSignal): Promise<Status | undefined> {
+    try {
+      return new Status(api, await api.call<ConfigMap>('GET', PATH, undefined, signal));
+    } catch (error) {
+      if (error instanceof KubernetesApiError && error.status === 404) return undefined;
+      throw error;
+    }
+  }
+
+  /** @returns false where somebody else has written */
+  async write(change: Partial<RotationStatus>, signal: AbortSignal): Promise<boolean> {
+    const value = { ...this.value, ...change };
+    try {
+      this.#object = await this.#api.call<ConfigMap>(
+        'PUT',
+        PATH,
+        { ...this.#object, data: renderRotationStatus(value) },
+        signal,
+      );
+    } catch (error) {
+      if (error instanceof KubernetesApiError && error.status === 409) return false;
+      throw error;
+    }
+    this.value = value;
+    return true;
+  }
+}
