@@ -27,7 +27,7 @@ export interface BuiltImage {
 }
 
 /** Programs of the initrd stage. */
-export const INITRD_SERVICES = ['disk-mapper', 'bootstrapper'] as const;
+export const INITRD_SERVICES = ['disk-mapper', 'bootstrapper', 'disk-keeper'] as const;
 const REFERENCE = 'reference';
 /** What decides how the inputs become the image. */
 const CODE = [
@@ -46,8 +46,8 @@ export interface ImageOptions extends BuildOptions {
 
 /**
  * Builds the node image of this source tree, unless it is there whole: boot stage, command line, initrd with
- * disk-mapper and bootstrapper, root file system. It appears under its name only when complete. Who else builds one is
- * waited for.
+ * disk-mapper, bootstrapper and disk-keeper, root file system. It appears under its name only when complete. Who else
+ * builds one is waited for.
  *
  * @param options.refresh take Debian's packages as they are today, security updates too
  */
@@ -148,7 +148,7 @@ function commandLine(version: string): string {
   return `asterism.provider=local asterism.attestation-variant=qemu-vtpm asterism.version=${version}`;
 }
 
-/** The initrd stage: the programs that unlock the disk and make the machine a node, as the launcher will run them. */
+/** The initrd stage: the programs that keep the disk and make the machine a node, as the launcher will run them. */
 export async function packInitrd(work: string, to: string, signal: AbortSignal): Promise<void> {
   const programs = join(work, 'initrd');
   await mkdir(programs, { recursive: true });

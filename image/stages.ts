@@ -8,7 +8,7 @@ import { sha256OfFile } from '@asterism/kubernetes/components/cache';
 export const STAGES = [
   { pcr: 4, file: 'boot.sh', description: 'boot stage' },
   { pcr: 12, file: 'cmdline', description: 'command line' },
-  { pcr: 9, file: 'initrd.tar', description: 'initrd: disk-mapper and bootstrapper' },
+  { pcr: 9, file: 'initrd.tar', description: 'initrd: disk-mapper, bootstrapper, disk-keeper' },
   { pcr: 11, file: 'node.squashfs', description: 'root file system' },
 ] as const;
 

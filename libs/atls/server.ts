@@ -5,7 +5,7 @@ import type { Issuer, Verdict, Verifier } from '@asterism/attestation/types';
 import { UnreachableError, VerificationError } from '@asterism/errors/errors';
 import { IdentitySource } from './identity.ts';
 import { issueCertificate } from './issuing.ts';
-import { listen } from './listen.ts';
+import { type ListenAt, listen } from './listen.ts';
 import { newNonce, nonceCa, nonceFromText } from './nonce.ts';
 import { type Pending, PendingConnections } from './pending.ts';
 import { Semaphore } from './semaphore.ts';
@@ -39,8 +39,8 @@ export interface AtlsServerOptions {
 }
 
 export interface AtlsServer {
-  /** Listens. @param port 0 for any free one. @throws UnreachableError when the address cannot be had */
-  listen(port: number, host?: string): Promise<AddressInfo>;
+  /** Listens. @throws UnreachableError when the address cannot be had */
+  listen(at: ListenAt, host?: string): Promise<AddressInfo>;
   /** Stops listening and drops connections in the making; verified ones belong to `onConnection`. */
   close(): Promise<void>;
   /** Connections in the making. */
@@ -172,7 +172,7 @@ export function createAtlsServer(options: AtlsServerOptions): AtlsServer {
   listener.maxConnections = options.maxConnections ?? 1024;
 
   return {
-    listen: (port, host) => listen(listener, port, host),
+    listen: (at, host) => listen(listener, at, host),
     close: () => {
       pendings.clear();
       return new Promise((resolve) => listener.close(() => resolve()));

@@ -1,4 +1,5 @@
 import type { AddressInfo } from 'node:net';
+import type { ListenAt } from '@asterism/atls/listen';
 import { type AtlsServer, type AtlsServerOptions, createAtlsServer } from '@asterism/atls/server';
 import { AsterismError } from '@asterism/errors/errors';
 import { ConnectionHost, peerAddress, type RpcLimits } from './connection-host.ts';
@@ -44,9 +45,8 @@ export class AtlsGrpcServer {
     this.#host.addService(desc, handlers);
   }
 
-  /** @param port 0 for any free one */
-  listen(port: number, host?: string): Promise<AddressInfo> {
-    return this.#atls.listen(port, host);
+  listen(at: ListenAt, host?: string): Promise<AddressInfo> {
+    return this.#atls.listen(at, host);
   }
 
   /** Connections being served, and connections in the making. */

@@ -15,7 +15,7 @@ import { execInNode } from './exec.ts';
 import { createLocalCluster, removeLocalCluster, startLocalNode, stopLocalNode } from './provider.ts';
 
 const NODE = 'worker-0';
-const OUR_UNITS = ['disk-mapper', 'bootstrapper', 'containerd', 'kubelet'];
+const OUR_UNITS = ['disk-mapper', 'bootstrapper', 'containerd', 'kubelet', 'disk-keeper'];
 
 describe('a node of the image', { skip: SKIP_NODES }, () => {
   let cluster: LocalCluster;
@@ -41,7 +41,7 @@ describe('a node of the image', { skip: SKIP_NODES }, () => {
   });
 
   it('has units and settings that systemd knows', async () => {
-    const units = OUR_UNITS.map((name) => `${name}.service`).join(' ');
+    const units = [...OUR_UNITS.map((name) => `${name}.service`), 'disk-keeper.socket'].join(' ');
     // The kubelet comes with a cluster: until then its program is missing.
     const said = (await sh(`systemd-analyze verify ${units} 2>&1 || true`)).replace(
       /^kubelet\.service: .*\n/gm,
