@@ -37,7 +37,7 @@ export async function secretFromShares(
 ): Promise<RecoveredSecret> {
   const collection = new ShareCollection(clusterId);
   if (source === 'standard input') await ask(context, collection);
-  else for (const file of source.files) await addFile(collection, file);
+  else for (const [i, file] of source.files.entries()) await addFile(collection, file, i + 1);
   const { shares, refused, foreign } = collection.take();
   // What was typed has been answered already.
   const untold = source === 'standard input' ? foreign : [...refused, ...foreign];
@@ -51,7 +51,13 @@ export async function secretFromShares(
 }
 
 /** What cannot be read is a refused share like another: the rest may be enough. */
-async function addFile(collection: ShareCollection, file: string): Promise<void> {
+async function addFile(collection: ShareCollection, file: string, number: number): Promise<void> {
+  // Names of files are quoted in messages; shares are not.
+  if (/^\s*asterism-share:|(?:[a-z]+\s+){6}/i.test(file)) {
+    const why = 'is a share itself, which others can see in the list of processes; give the name of its file';
+    collection.refuse(`argument ${number}`, why);
+    return;
+  }
   let text: string | undefined;
   try {
     text = await new Workspace(dirname(file)).read(basename(file));
