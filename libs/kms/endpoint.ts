@@ -3,6 +3,11 @@ import type { Settings } from './settings.ts';
 
 const LOOPBACK = /^(127(\.\d{1,3}){3}|\[::1\]|localhost)$/;
 
+/** Whether an address is this machine itself, where plain HTTP stays unseen. */
+export function isLoopback(url: URL): boolean {
+  return LOOPBACK.test(url.hostname);
+}
+
 /**
  * An endpoint that the user chose instead of the cloud's own. The machine's own credentials (a bearer token of its
  * instance, say) are never sent to it, whoever named it: it needs credentials made for it.
@@ -19,7 +24,7 @@ export function chosenEndpoint(
   const refuse = (why: string) => new KmsError(`ERR_${service}_SETTINGS`, why);
   if (!URL.canParse(value)) throw refuse('endpoint is no URL');
   const url = new URL(value);
-  if (url.protocol !== 'https:' && !(url.protocol === 'http:' && LOOPBACK.test(url.hostname)))
+  if (url.protocol !== 'https:' && !(url.protocol === 'http:' && isLoopback(url)))
     throw refuse(`the endpoint ${url.host} must be https: keys and credentials would travel in the clear`);
   const own = Object.entries(credentials).some(
     ([name, given]) => name !== 'caCertificate' && given !== undefined,
