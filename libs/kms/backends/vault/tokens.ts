@@ -1,6 +1,7 @@
 import { ParseError } from '@asterism/errors/errors';
 import { KmsError } from '../../errors.ts';
 import type { Settings } from '../../settings.ts';
+import { untilAborted } from '../../until-aborted.ts';
 import { type Login, parseLogin } from './answers.ts';
 import type { VaultClient } from './client.ts';
 
@@ -85,20 +86,5 @@ function loginOf(answer: Readonly<Record<string, unknown>>, host: string): Login
     throw new KmsError('ERR_KMS_ANSWER', `${host} answers a login with something else than a token`, {
       cause,
     });
-  }
-}
-
-async function untilAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return work;
-  let onAbort = () => {};
-  const aborted = new Promise<never>((_, reject) => {
-    onAbort = () => reject(signal.reason);
-    signal.addEventListener('abort', onAbort, { once: true });
-    if (signal.aborted) onAbort();
-  });
-  try {
-    return await Promise.race([work, aborted]);
-  } finally {
-    signal.removeEventListener('abort', onAbort);
   }
 }
