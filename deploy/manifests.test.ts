@@ -25,7 +25,7 @@ interface Volume {
 interface Manifest {
   kind: string;
   metadata: { name: string; namespace?: string };
-  rules?: { resources: string[]; verbs: string[] }[];
+  rules?: { resources: string[]; resourceNames?: string[]; verbs: string[] }[];
   spec: Record<string, unknown> & {
     template: { spec: Record<string, unknown> & { containers: Container[]; volumes: Volume[] } };
   };
@@ -118,15 +118,20 @@ for (const name of Object.keys(HOST_PATHS)) {
   });
 }
 
-test('nothing is granted by wildcard, and Secrets to nobody', () => {
+test('nothing is granted by wildcard, and Secrets to the KeyService alone: one by its name, and wrapped keys', () => {
+  const secrets: unknown[] = [];
   for (const name of [...Object.keys(HOST_PATHS), 'flannel']) {
-    for (const { rules = [] } of folder(name).filter(({ kind }) => kind.endsWith('Role'))) {
-      for (const { resources, verbs } of rules) {
-        for (const forbidden of ['*', 'secrets'])
-          assert.equal([...resources, ...verbs].includes(forbidden), false);
+    for (const { rules = [], metadata } of folder(name).filter(({ kind }) => kind.endsWith('Role'))) {
+      for (const { resources, resourceNames, verbs } of rules) {
+        assert.equal([...resources, ...verbs].includes('*'), false);
+        if (resources.includes('secrets')) secrets.push([name, metadata.namespace, resourceNames, verbs]);
       }
     }
   }
+  assert.deepEqual(secrets, [
+    ['key-service', 'asterism-keys', undefined, ['create', 'delete', 'get', 'list', 'update']],
+    ['key-service', 'kube-system', ['asterism-kms'], ['get']],
+  ]);
   assert.equal(
     only(folder('verification-service'), 'DaemonSet').spec.template.spec.automountServiceAccountToken,
     false,

@@ -38,8 +38,10 @@ export interface KubernetesApiOptions {
   readonly port: number;
   /** PEM; no other authority is trusted. */
   readonly ca: string;
-  /** Read before each call: kubelets renew projected tokens. */
-  readonly token: () => Promise<string>;
+  /** Read before each call: kubelets renew projected tokens. Not needed with a client certificate. */
+  readonly token?: () => Promise<string>;
+  /** PEM. */
+  readonly clientCertificate?: { readonly cert: string; readonly key: string };
   readonly timeoutMs?: number;
 }
 
@@ -48,9 +50,8 @@ const MAX_ANSWER = 8 << 20;
 export function kubernetesApi(options: KubernetesApiOptions): KubernetesApi {
   return {
     async call(method, path, body, signal) {
-      const token = await options.token();
       const payload = body === undefined ? undefined : JSON.stringify(body);
-      const { status, text } = await exchange(options, method, path, token, payload, signal);
+      const { status, text } = await exchange(options, method, path, payload, signal);
       const what = `${method} ${path.split('?')[0]}`;
       let json: unknown;
       try {
@@ -71,6 +72,20 @@ export function kubernetesApi(options: KubernetesApiOptions): KubernetesApi {
   };
 }
 
+/**
+ * The answer to a GET as it comes, e.g. of a pod behind the API server's proxy.
+ * @throws KubernetesApiError | UnreachableError
+ */
+export async function getText(
+  options: KubernetesApiOptions,
+  path: string,
+  signal?: AbortSignal,
+): Promise<string> {
+  const { status, text } = await exchange(options, 'GET', path, undefined, signal);
+  if (status >= 300) throw new KubernetesApiError(`GET ${path.split('?')[0]}`, status, text.slice(0, 300));
+  return text;
+}
+
 const ACCOUNT = '/var/run/secrets/kubernetes.io/serviceaccount';
 
 /** The API of the cluster that this process runs in as a pod. */
@@ -87,14 +102,14 @@ export async function inClusterApi(env: NodeJS.ProcessEnv): Promise<KubernetesAp
   });
 }
 
-function exchange(
+async function exchange(
   options: KubernetesApiOptions,
   method: string,
   path: string,
-  token: string,
   body: string | undefined,
   signal: AbortSignal | undefined,
 ): Promise<{ status: number; text: string }> {
+  const token = await options.token?.();
   return new Promise((resolve, reject) => {
     const fail = (cause: Error) =>
       reject(
@@ -110,13 +125,14 @@ function exchange(
         path,
         method,
         ca: options.ca,
+        ...options.clientCertificate,
         timeout: timeoutMs,
         signal:
           signal === undefined
             ? AbortSignal.timeout(timeoutMs)
             : AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]),
         headers: {
-          authorization: `Bearer ${token}`,
+          ...(token !== undefined && { authorization: `Bearer ${token}` }),
           accept: 'application/json',
           ...(body !== undefined && {
             'content-type': 'application/json',
