@@ -75,6 +75,7 @@ describe('secrets in logs', () => {
         'x-token',
       ],
       ...['password', 'dataKey', 'diskKey', 'bootstrapToken', 'kubeconfig', 'certificateKey', 'privateKey'],
+      ...['accessKey', 'sessionToken', 'serviceAccountKey', 'accountKey', 'clientSecret', 'secretID', 'pin'],
     ]) {
       let value: object = { [name]: SECRET };
       for (let depth = 0; depth < 12; depth++) {
@@ -89,6 +90,7 @@ describe('secrets in logs', () => {
   it('within a text: a KMS URI, a private key, a kubeconfig', () => {
     for (const text of [
       `cannot open ${KMS}: no`,
+      `cannot open storage://aws?bucket=keys&accessKey=${SECRET}: no`,
       `-----BEGIN EC PRIVATE KEY-----\n${SECRET}\n-----END EC PRIVATE KEY-----`,
       `users:\n- user:\n    client-key-data: ${SECRET}\n`,
       `{"client-key-data":"${SECRET}"}`,

@@ -1,10 +1,11 @@
 /** Parts of field names, in lower case without `_`, `-` and `.`, whose values are for nobody's eyes. */
 const SECRET_NAME =
-  /secret|token|passw|passphrase|credential|authorization|kubeconfig|kmsuri|privatekey|(master|disk|data|client|certificate|volume|api)key|keydata/;
+  /secret|token|passw|passphrase|credential|authorization|kubeconfig|kmsuri|privatekey|(master|disk|data|client|certificate|volume|api|access|account)key|keydata|^pin$/;
 
-/** Secrets within a text: the query of a KMS URI holds the master secret, and a PEM block a private key. */
+/** Secrets within a text: the query of a KMS URI may hold the master secret or credentials, that of a storage URI of v2.6
+ * credentials, and a PEM block a private key. */
 const SECRET_TEXT = [
-  /(?<=kms:\/\/[^\s?"']{0,200}\?)[^\s"']+/g,
+  /(?<=(?:kms|storage):\/\/[^\s?"']{0,200}\?)[^\s"']+/g,
   /(?<=-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY-----)[^-]*/g,
   /(?<=client-key-data["']?: ?["']?)[A-Za-z0-9+/=]+/g,
 ];
