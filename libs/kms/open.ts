@@ -43,12 +43,23 @@ export interface KeyHomeOptions extends Pick<StoredKeysOptions, 'cache' | 'retry
   readonly previous?: KmsChoice | undefined;
 }
 
-/** SDKs are loaded when they are used: most services never need one. */
-const BACKENDS: Partial<Record<KmsName, () => Promise<{ open(settings: Settings): Promise<Kek> }>>> = {};
+type Loaders<N extends string, T> = Record<N, () => Promise<{ open(settings: Settings): Promise<T> }>>;
 
-type CloudStore = Exclude<StoreName, 'kubernetes'>;
-const STORES: Partial<Record<CloudStore, () => Promise<{ open(settings: Settings): Promise<DekStore> }>>> =
-  {};
+/** SDKs are loaded when they are used: most services never need one. */
+const BACKENDS: Loaders<KmsName, Kek> = {
+  aws: () => import('./backends/aws/backend.ts'),
+  gcp: () => import('./backends/gcp/backend.ts'),
+  azure: () => import('./backends/azure/backend.ts'),
+  kmip: () => import('./backends/kmip/backend.ts'),
+  vault: () => import('./backends/vault/backend.ts'),
+  pkcs11: () => import('./backends/pkcs11/backend.ts'),
+};
+
+const STORES: Loaders<Exclude<StoreName, 'kubernetes'>, DekStore> = {
+  aws: () => import('./stores/aws/store.ts'),
+  gcp: () => import('./stores/gcp/store.ts'),
+  azure: () => import('./stores/azure/store.ts'),
+};
 
 /**
  * The key home that URIs and credentials name. An external one is not asked for anything yet.
@@ -119,17 +130,13 @@ export async function openStore({ storageUri, credentials, kubernetes }: StoreCh
     const { kubernetesStore } = await import('./stores/kubernetes/store.ts');
     return kubernetesStore(kubernetes);
   }
-  const load = STORES[name];
-  if (load === undefined) throw unsupported(`this version cannot open storage://${name}`);
-  return (await load()).open(settings);
+  return (await STORES[name]()).open(settings);
 }
 
 async function openReference(reference: ExternalReference, credentials?: Credentials): Promise<Kek> {
   const { name } = reference;
   const settings = settingsOf(KMS_HOMES[name], reference, credentials, 'KMS');
-  const load = BACKENDS[name];
-  if (load === undefined) throw unsupported(`this version cannot open kms://${name}`);
-  return (await load()).open(settings);
+  return (await BACKENDS[name]()).open(settings);
 }
 
 async function openPrevious(
