@@ -1,5 +1,5 @@
 import { basename, dirname } from 'node:path';
-import { createInterface } from 'node:readline';
+import { addAbortSignal } from 'node:stream';
 import { toHex } from '@asterism/bytes/encoding';
 import { Workspace } from '@asterism/config/workspace';
 import { AsterismError } from '@asterism/errors/errors';
@@ -79,35 +79,45 @@ async function ask(
     'Type or paste the shares one after the other: the words of each, or the line of its QR code. A share that ends ' +
       'too early is ended by an empty line. What is typed can be seen on the screen.',
   );
-  // Not as a terminal of its own: the system's line editing does, and Ctrl-C stays a signal.
-  const input = createInterface({ input: process.stdin, terminal: false });
-  const stop = () => input.close();
-  signal.addEventListener('abort', stop);
-  try {
-    let entry = 1;
-    let text = '';
-    const prompt = () => out.note(`entry ${entry} (${collection.progress}):`);
+  let entry = 1;
+  let text = '';
+  const prompt = () => out.note(`entry ${entry} (${collection.progress}):`);
+  prompt();
+  for await (const line of inputLines(signal)) {
+    const blank = contentOf(line) === '';
+    if (!blank) text += `${line}\n`;
+    const ended = (blank && text !== '') || seemsWhole(text) || text.length > MAX_TEXT;
+    if (!ended) continue;
+    const why = collection.add(`entry ${entry}`, text);
+    if (why !== undefined) out.warn(`entry ${entry}: ${why}; give this share again, or another one`);
+    text = '';
+    if (collection.complete) return;
+    entry += 1;
+    if (entry > MAX_ENTRIES)
+      throw new SharesError('ERR_SHARES', `${MAX_ENTRIES} entries were not enough; start anew`);
     prompt();
-    for await (const line of input) {
-      const blank = contentOf(line) === '';
-      if (!blank) text += `${line}\n`;
-      const ended = (blank && text !== '') || seemsWhole(text) || text.length > MAX_TEXT;
-      if (!ended) continue;
-      const why = collection.add(`entry ${entry}`, text);
-      if (why !== undefined) out.warn(`entry ${entry}: ${why}; give this share again, or another one`);
-      text = '';
-      if (collection.complete) return;
-      entry += 1;
-      if (entry > MAX_ENTRIES)
-        throw new SharesError('ERR_SHARES', `none of ${MAX_ENTRIES} entries made it enough`);
-      prompt();
-    }
-    if (text !== '') collection.add(`entry ${entry}`, text);
-    signal.throwIfAborted();
-  } finally {
-    signal.removeEventListener('abort', stop);
-    input.close();
-    // Else the process would wait for more.
-    process.stdin.destroy();
   }
+  if (text !== '') collection.add(`entry ${entry}`, text);
+}
+
+/**
+ * Lines of standard input, which is closed afterwards. Not by node:readline: it holds a line of any length.
+ * @throws SharesError (ERR_SHARES) for a line that is longer than any share; the signal's reason
+ */
+async function* inputLines(signal: AbortSignal): AsyncGenerator<string> {
+  process.stdin.setEncoding('utf8');
+  let rest = '';
+  try {
+    for await (const chunk of addAbortSignal(signal, process.stdin)) {
+      const lines = (rest + chunk).split('\n');
+      rest = lines.pop() ?? '';
+      yield* lines;
+      if (rest.length > MAX_TEXT)
+        throw new SharesError('ERR_SHARES', `a line of more than ${MAX_TEXT} characters is no share`);
+    }
+  } catch (error) {
+    signal.throwIfAborted();
+    throw error;
+  }
+  if (rest !== '') yield rest;
 }

@@ -94,12 +94,9 @@ export class ShareCollection {
     if (group === undefined || complete.length > 1) {
       const why =
         complete.length > 1
-          ? 'there are enough shares of more than one split; give those of one'
-          : this.progress;
-      throw new SharesError(
-        'ERR_SHARES',
-        [`the shares are not enough: ${why}`, ...this.#complaints(groups)].join('\n'),
-      );
+          ? 'the shares are of several splits, and enough of more than one; give those of one'
+          : `the shares are not enough: ${this.progress}`;
+      throw new SharesError('ERR_SHARES', [why, ...this.#complaints(groups)].join('\n'));
     }
     const foreign = groups
       .filter((other) => other !== group)

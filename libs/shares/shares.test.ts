@@ -236,7 +236,7 @@ test('where two shares disagree, both are named with what they are of', async ()
 test('two complete splits are ambiguous, and neither is taken', async () => {
   const texts = [...(await twoOfThree()), ...(await twoOfThree())].map(shareCode);
   const { shares } = collect(texts);
-  assert.match(complaint(shares), /more than one split/);
+  assert.match(complaint(shares), /enough of more than one; give those of one/);
 });
 
 test('shares of another cluster, generation and split are named as what they are', async () => {
