@@ -40,7 +40,7 @@ Exit codes: 0 done, 1 usage or failure, 2 evidence false, 3 policy not met, 4 no
     verifyCommand(load),
     recoverCommand(load),
     terminateCommand(load),
-    keysCommand(),
+    keysCommand(load),
     componentsCommand(load),
     imageCommand(load),
     localCommand(load),

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { AsterismError, UnreachableError } from '@asterism/errors/errors';
+import { UnreachableError } from '@asterism/errors/errors';
+import { callKubernetes } from './kubernetes-core.ts';
 
 /** What the API server says of a node. */
 export interface KubernetesNode {
@@ -9,8 +10,6 @@ export interface KubernetesNode {
   readonly controlPlane: boolean;
 }
 
-const CALL_TIMEOUT_MS = 10_000;
-
 /**
  * Lists the nodes of a cluster.
  *
@@ -18,40 +17,13 @@ const CALL_TIMEOUT_MS = 10_000;
  * @throws UnreachableError the API server does not answer; AsterismError it refuses
  */
 export async function kubernetesNodes(kubeconfig: string, signal: AbortSignal): Promise<KubernetesNode[]> {
-  // Loaded late: the client is large, and most commands do not need it.
-  const { ApiException, CoreV1Api, KubeConfig } = await import('@kubernetes/client-node');
-  const config = new KubeConfig();
-  config.loadFromString(kubeconfig);
-  const server = config.getCurrentCluster()?.server ?? 'the API server';
-  const api = config.makeApiClient(CoreV1Api);
-  // The client takes no signal of ours; what is left of a call that is given up ends with its socket.
-  const timeout = AbortSignal.any([signal, AbortSignal.timeout(CALL_TIMEOUT_MS)]);
-  const givenUp = new Promise<never>((_, reject) => {
-    timeout.addEventListener('abort', () => reject(timeout.reason), { once: true });
-  });
-  try {
-    const { items } = await Promise.race([api.listNode(), givenUp]);
-    return items.map((node) => ({
-      name: node.metadata?.name ?? '',
-      ready: node.status?.conditions?.some((one) => one.type === 'Ready' && one.status === 'True') === true,
-      kubeletVersion: node.status?.nodeInfo?.kubeletVersion ?? '',
-      controlPlane: node.metadata?.labels?.['node-role.kubernetes.io/control-plane'] !== undefined,
-    }));
-  } catch (cause) {
-    signal.throwIfAborted();
-    if (cause instanceof ApiException) {
-      throw new AsterismError('ERR_KUBERNETES', `${server} answered ${cause.code} to a list of nodes`, {
-        cause,
-      });
-    }
-    const why = cause instanceof Error ? cause.message : String(cause);
-    throw new UnreachableError(
-      `${server} does not answer (${why}); are the machines running? See: asterism status`,
-      {
-        cause,
-      },
-    );
-  }
+  const { items } = await callKubernetes(kubeconfig, 'a list of nodes', (api) => api.listNode(), signal);
+  return items.map((node) => ({
+    name: node.metadata?.name ?? '',
+    ready: node.status?.conditions?.some((one) => one.type === 'Ready' && one.status === 'True') === true,
+    kubeletVersion: node.status?.nodeInfo?.kubeletVersion ?? '',
+    controlPlane: node.metadata?.labels?.['node-role.kubernetes.io/control-plane'] !== undefined,
+  }));
 }
 
 /**

@@ -1,0 +1,127 @@
+import { FIRST_DISK_KEY } from '@asterism/disk/key-name';
+import { AsterismError } from '@asterism/errors/errors';
+import type { V1ConfigMap } from '@kubernetes/client-node';
+import { callKubernetes, KubernetesRefusal } from './kubernetes-core.ts';
+
+const NAMESPACE = 'kube-system';
+const PREFIX = 'disk-';
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+const PAGE = 500;
+const TRIES = 5;
+
+/** What the cluster has recorded of one disk: ConfigMap disk-<uuid>, see services/join-service. */
+export interface DiskRecord {
+  readonly diskUuid: string;
+  /** The machine that it is bound to, as the provider calls it. */
+  readonly instanceName: string;
+  /** Name of the key that opens it. */
+  readonly key: string;
+  /** Name of the key that it shall have; undefined where no change is under way. */
+  readonly nextKey: string | undefined;
+}
+
+export interface DiskBindings {
+  list(signal: AbortSignal): Promise<DiskRecord[]>;
+  /** @throws AsterismError ERR_DISK_UNKNOWN nothing is recorded of it */
+  get(diskUuid: string, signal: AbortSignal): Promise<DiskRecord>;
+  /**
+   * Has the cluster wish for another key. A change that is under way goes on as it is.
+   * @param from name of the present key
+   * @returns the key that the disk shall have now
+   * @throws AsterismError ERR_DISK_STATE the disk has another key than `from`
+   */
+  wish(diskUuid: string, from: string, to: string, signal: AbortSignal): Promise<string>;
+}
+
+/** @param kubeconfig YAML text of the administrator's kubeconfig */
+export function diskBindings(kubeconfig: string): DiskBindings {
+  async function read(diskUuid: string, signal: AbortSignal): Promise<V1ConfigMap> {
+    if (!UUID.test(diskUuid))
+      throw new AsterismError('ERR_DISK_UUID', 'a node calls its disk what is no UUID');
+    const target = { name: PREFIX + diskUuid, namespace: NAMESPACE };
+    try {
+      return await callKubernetes(
+        kubeconfig,
+        `the record of disk ${diskUuid}`,
+        (api) => api.readNamespacedConfigMap(target),
+        signal,
+      );
+    } catch (cause) {
+      if (!(cause instanceof KubernetesRefusal) || cause.status !== 404) throw cause;
+      throw new AsterismError('ERR_DISK_UNKNOWN', `the cluster has no record of disk ${diskUuid}`, { cause });
+    }
+  }
+
+  async function tryToWish(map: V1ConfigMap, nextKey: string, signal: AbortSignal): Promise<boolean> {
+    const name = map.metadata?.name ?? '';
+    // The resource version in it makes this a compare-and-swap.
+    const body = { ...map, data: { ...map.data, nextKey } };
+    try {
+      await callKubernetes(
+        kubeconfig,
+        `the change of ${name}`,
+        (api) => api.replaceNamespacedConfigMap({ name, namespace: NAMESPACE, body }),
+        signal,
+      );
+      return true;
+    } catch (error) {
+      if (error instanceof KubernetesRefusal && error.status === 409) return false;
+      throw error;
+    }
+  }
+
+  return {
+    async list(signal) {
+      const records: DiskRecord[] = [];
+      let next: string | undefined;
+      do {
+        const from = next === undefined || next === '' ? {} : { _continue: next };
+        const page = await callKubernetes(
+          kubeconfig,
+          'a list of disks',
+          (api) => api.listNamespacedConfigMap({ namespace: NAMESPACE, limit: PAGE, ...from }),
+          signal,
+        );
+        for (const map of page.items) if (isDisk(map)) records.push(recordOf(map));
+        next = page.metadata?._continue;
+      } while (next !== undefined && next !== '');
+      return records;
+    },
+
+    async get(diskUuid, signal) {
+      return recordOf(await read(diskUuid, signal));
+    },
+
+    async wish(diskUuid, from, to, signal) {
+      for (let attempt = 0; attempt < TRIES; attempt++) {
+        const map = await read(diskUuid, signal);
+        const { key, nextKey } = recordOf(map);
+        if (nextKey !== undefined && nextKey !== key) return nextKey;
+        if (key !== from)
+          throw new AsterismError(
+            'ERR_DISK_STATE',
+            `disk ${diskUuid} has the key ${from}, but the cluster has recorded ${key}: somebody else is at work; try again`,
+          );
+        if (await tryToWish(map, to, signal)) return to;
+      }
+      throw new AsterismError(
+        'ERR_DISK_STATE',
+        `the record of disk ${diskUuid} changes all the time; try again`,
+      );
+    },
+  };
+}
+
+function isDisk({ metadata }: V1ConfigMap): boolean {
+  const name = metadata?.name ?? '';
+  return name.startsWith(PREFIX) && UUID.test(name.slice(PREFIX.length));
+}
+
+function recordOf({ metadata, data }: V1ConfigMap): DiskRecord {
+  return {
+    diskUuid: (metadata?.name ?? '').slice(PREFIX.length),
+    instanceName: data?.instanceName ?? '',
+    key: data?.key ?? FIRST_DISK_KEY,
+    nextKey: data?.nextKey,
+  };
+}
