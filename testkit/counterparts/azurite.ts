@@ -1,0 +1,169 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { createHash, randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { copyFile, mkdir, mkdtemp, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { cacheFolder } from '@asterism/kubernetes/components/cache';
+import { withLock } from '@asterism/kubernetes/components/lock';
+import { runChecked } from '@asterism/runtime/program';
+import {
+  ContainerClient,
+  newPipeline,
+  type StoragePipelineOptions,
+  StorageSharedKeyCredential,
+} from '@azure/storage-blob';
+import { freePort } from '../free-port.ts';
+import type { TestCa } from '../test-ca.ts';
+
+/** package.json and package-lock.json: every package of it is pinned with its hash. */
+const LOCKED = join(import.meta.dirname, 'azurite');
+const INSTALL_TIMEOUT_MS = 5 * 60_000;
+const START_TIMEOUT_MS = 30_000;
+const STOP_TIMEOUT_MS = 5_000;
+
+/**
+ * Azurite, Microsoft's emulator of Azure Blob Storage, on loopback with HTTPS. It checks signatures of account keys, and
+ * of Entra's tokens issuer, audience and lifetime, but not who signed them and what their identity may do.
+ */
+export interface Azurite extends AsyncDisposable {
+  /** `https://127.0.0.1:<port>/<account>` */
+  readonly endpoint: string;
+  readonly account: string;
+  readonly accountKey: string;
+  createContainer(name: string): Promise<void>;
+  /** It gets the time to write its index, which it does every 5 seconds only: the service itself loses nothing. */
+  kill(): Promise<void>;
+  /** After {@link kill}: what it had stored is there again. */
+  start(): Promise<void>;
+}
+
+/**
+ * Its program, installed on first use (about 365 MB).
+ * @returns the reason to skip where the registry cannot be reached; under continuous integration that is an error
+ */
+export async function azuriteProgram(): Promise<{ program: string } | { skip: string }> {
+  const lock = await readFile(join(LOCKED, 'package-lock.json'));
+  const folder = cacheFolder(
+    'counterparts',
+    'azurite',
+    createHash('sha256').update(lock).digest('hex').slice(0, 16),
+  );
+  const program = join(folder, 'node_modules/azurite/dist/src/blob/main.js');
+  const there = async () => (await stat(program).catch(() => undefined)) !== undefined;
+  if (await there()) return { program };
+  const signal = AbortSignal.timeout(INSTALL_TIMEOUT_MS);
+  try {
+    await withLock(folder, { signal, onDetail: () => {} }, async () => {
+      if (!(await there())) await install(folder, signal);
+    });
+    return { program };
+  } catch (error) {
+    if (process.env.CI !== undefined) throw error;
+    return {
+      skip: `NOT TESTED against Azurite: it cannot be installed: ${(error as Error).message.slice(0, 200)}`,
+    };
+  }
+}
+
+async function install(folder: string, signal: AbortSignal): Promise<void> {
+  await mkdir(dirname(folder), { recursive: true });
+  const work = await mkdtemp(join(dirname(folder), '.install-'));
+  try {
+    for (const name of ['package.json', 'package-lock.json'])
+      await copyFile(join(LOCKED, name), join(work, name));
+    // No scripts of packages run.
+    await runChecked('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--prefix', work], {
+      timeoutMs: INSTALL_TIMEOUT_MS,
+      signal,
+      env: { ...(process.env as Record<string, string>) },
+    });
+    await rename(work, folder);
+  } finally {
+    await rm(work, { recursive: true, force: true });
+  }
+}
+
+/** @throws Error with the end of its log when it does not come up */
+export async function startAzurite(program: string, ca: TestCa): Promise<Azurite> {
+  const folder = await mkdtemp(join(tmpdir(), 'asterism-azurite-'));
+  const port = await freePort();
+  const own = await ca.issue({ name: 'localhost', usage: 'server', addresses: ['127.0.0.1'] });
+  await writeFile(join(folder, 'server.crt'), own.certificate);
+  await writeFile(join(folder, 'server.key'), own.key, { mode: 0o600 });
+  const account = 'asterismtest';
+  const accountKey = randomBytes(64).toString('base64');
+  let child: ChildProcess | undefined;
+  const onExit = () => child?.kill('SIGKILL');
+  process.on('exit', onExit);
+
+  const start = async () => {
+    const log = await open(join(folder, 'azurite.log'), 'a');
+    const flags = ['--location', folder, '--blobHost', '127.0.0.1', '--blobPort', String(port)];
+    flags.push('--cert', join(folder, 'server.crt'), '--key', join(folder, 'server.key'));
+    // Its list of API versions is older than the SDK.
+    flags.push('--oauth', 'basic', '--skipApiVersionCheck', '--disableTelemetry', '--silent');
+    // It ends with this process even when that is killed.
+    child = spawn('setpriv', ['--pdeathsig', 'KILL', process.execPath, program, ...flags], {
+      cwd: folder,
+      stdio: ['ignore', log.fd, log.fd],
+      env: { PATH: process.env.PATH ?? '', HOME: folder, AZURITE_ACCOUNTS: `${account}:${accountKey}` },
+    });
+    await log.close();
+    const limit = performance.now() + START_TIMEOUT_MS;
+    while (!(await listens(port))) {
+      if (performance.now() > limit || child.exitCode !== null) {
+        const text = await readFile(join(folder, 'azurite.log'), 'utf8').catch(() => '');
+        throw new Error(`Azurite does not come up:\n${text.slice(-2000)}`);
+      }
+      await delay(50);
+    }
+  };
+  const kill = async () => {
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    const ended = once(child, 'exit');
+    child.kill('SIGTERM');
+    const timer = setTimeout(() => child?.kill('SIGKILL'), STOP_TIMEOUT_MS);
+    await ended;
+    clearTimeout(timer);
+  };
+  const dispose = async () => {
+    await kill();
+    process.off('exit', onExit);
+    await rm(folder, { recursive: true, force: true });
+  };
+  try {
+    await start();
+  } catch (error) {
+    await dispose();
+    throw error;
+  }
+  return {
+    endpoint: `https://127.0.0.1:${port}/${account}`,
+    account,
+    accountKey,
+    async createContainer(name) {
+      // Its HTTP client takes a CA, though its types do not say so.
+      const options = { tlsOptions: { ca: ca.pem } } as StoragePipelineOptions;
+      const credential = new StorageSharedKeyCredential(account, accountKey);
+      const url = `https://127.0.0.1:${port}/${account}/${name}`;
+      await new ContainerClient(url, newPipeline(credential, options)).create();
+    },
+    kill,
+    start,
+    [Symbol.asyncDispose]: dispose,
+  };
+}
+
+function listens(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(port, '127.0.0.1');
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', () => resolve(false));
+  });
+}
