@@ -6,7 +6,7 @@ import { checkEnvelopeKey, checkUnwrapped } from '../../checks.ts';
 import { KmsError } from '../../errors.ts';
 import { ENVELOPE_KEY_BYTES, type Kek, type KekStatus, type WrappedKey } from '../../kek.ts';
 import type { Settings } from '../../settings.ts';
-import { KmipClient } from './client.ts';
+import { KmipClient, unlessAborted } from './client.ts';
 import { KmipRefusal, meaningOf } from './failures.ts';
 import { type FoundKey, findKey } from './find-key.ts';
 import type { KmipVersion } from './messages.ts';
@@ -75,7 +75,8 @@ class KmipKek implements Kek {
   readonly #version: KmipVersion;
   readonly #keyName: string;
   readonly #where: string;
-  #found: FoundKey | undefined;
+  /** The key, once it was asked for. */
+  #key: Promise<FoundKey> | undefined;
 
   constructor(client: KmipClient, version: KmipVersion, keyName: string, where: string) {
     this.#client = client;
@@ -86,7 +87,7 @@ class KmipKek implements Kek {
 
   async wrap(key: Uint8Array, context: string, signal?: AbortSignal): Promise<WrappedKey> {
     checkEnvelopeKey(key);
-    const { id, mode } = this.#found ?? (await this.#find(signal));
+    const { id, mode } = await this.#knownKey(signal);
     if (mode === MODE.nistKeyWrap) {
       const wrappedKey = await this.#use(id, keyWrap('encrypt', id, key), signal);
       if (wrappedKey.length !== KEY_WRAP_BYTES)
@@ -106,7 +107,7 @@ class KmipKek implements Kek {
     const gcm = mechanism === MECHANISM_GCM && wrappedKey.length === GCM_BYTES;
     if (!gcm && !(mechanism === MECHANISM_KEY_WRAP && wrappedKey.length === KEY_WRAP_BYTES))
       throw this.#refused('these bytes were not wrapped by a KMIP server');
-    const { id } = this.#found ?? (await this.#find(signal));
+    const { id } = await this.#knownKey(signal);
     if (keyId !== id)
       throw this.#refused('this was wrapped by another key than the one in the configuration');
     const operation = gcm
@@ -137,10 +138,21 @@ class KmipKek implements Kek {
     this.#client.close();
   }
 
-  async #find(signal: AbortSignal | undefined): Promise<FoundKey> {
+  /** Many that ask at once wait for one answer, which none of them can abort for the others. */
+  #knownKey(signal: AbortSignal | undefined): Promise<FoundKey> {
+    if (this.#key === undefined) {
+      const key = this.#find();
+      this.#key = key;
+      key.catch(() => {
+        if (this.#key === key) this.#key = undefined;
+      });
+    }
+    return unlessAborted(this.#key, signal);
+  }
+
+  async #find(signal?: AbortSignal): Promise<FoundKey> {
     try {
-      this.#found = await findKey(this.#client, this.#version, this.#keyName, this.#where, signal);
-      return this.#found;
+      return await findKey(this.#client, this.#version, this.#keyName, this.#where, signal);
     } catch (error) {
       throw error instanceof KmipRefusal ? meaningOf(error, this.#where) : error;
     }
@@ -159,11 +171,11 @@ class KmipKek implements Kek {
    * Operation or Permission Denied), and some have no reason for bytes that do not decrypt. So the key is looked at.
    */
   async #explain(refusal: KmipRefusal, id: string, signal: AbortSignal | undefined): Promise<Error> {
-    // The name may be that of another key by now.
-    this.#found = undefined;
     const { operation, reason } = refusal;
     if (operation === 'decrypt' && reason === REASON.cryptographicFailure)
       return this.#refused(refusal.message, refusal);
+    // The name may be that of another key by now.
+    this.#key = undefined;
     const meaning = meaningOf(refusal, this.#where);
     if (!(meaning instanceof KmsError) || meaning.code === 'ERR_KMS_CREDENTIALS') return meaning;
     try {

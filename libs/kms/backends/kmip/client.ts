@@ -55,16 +55,12 @@ export class KmipClient {
   }
 
   async #inTurn<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-    signal.throwIfAborted();
-    const aborted = new Promise<never>((_, reject) =>
-      signal.addEventListener('abort', () => reject(signal.reason), { once: true }),
-    );
     const turn = this.#last.then(() => {
       signal.throwIfAborted();
       return work();
     });
     this.#last = turn.catch(() => {});
-    return Promise.race([turn, aborted]);
+    return unlessAborted(turn, signal);
   }
 
   async #exchange<T>(operation: Operation<T>, signal: AbortSignal): Promise<T> {
@@ -115,6 +111,22 @@ export class KmipClient {
     if (!this.#closed) return connection;
     connection.close();
     throw closed();
+  }
+}
+
+/** The result of work that goes on without us when the signal aborts. @throws the signal's reason */
+export async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return work;
+  let leave = () => {};
+  const aborted = new Promise<never>((_, reject) => {
+    leave = () => reject(signal.reason);
+    if (signal.aborted) leave();
+    signal.addEventListener('abort', leave, { once: true });
+  });
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener('abort', leave);
   }
 }
 
