@@ -94,6 +94,8 @@ async function install(folder: string, signal: AbortSignal): Promise<void> {
       `--requirement=${REQUIREMENTS}`,
     );
     // Its interpreter finds its packages by its own place, so it may move; scripts beside it may not, and are not used.
+    // What is left of one whose interpreter was removed is in the way.
+    await rm(folder, { recursive: true, force: true });
     await rename(venv, folder);
   } finally {
     await rm(work, { recursive: true, force: true });

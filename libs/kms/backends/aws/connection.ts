@@ -44,7 +44,7 @@ export function connectionOptions(settings: Settings, service: 'KMS' | 'STORE'):
       socketTimeout: CALL_TIMEOUT_MS,
       throwOnRequestTimeout: true,
       logger: QUIET,
-      httpsAgent: { minVersion: 'TLSv1.2', ...(caCertificate !== undefined && { ca: caCertificate }) },
+      httpsAgent: caCertificate === undefined ? {} : { ca: caCertificate },
     },
     ...(endpoint && { endpoint: endpoint.href }),
     ...(accessKeyID !== undefined &&

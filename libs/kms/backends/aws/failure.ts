@@ -18,7 +18,7 @@ interface Advice {
   readonly advice: string;
 }
 
-const TRY_AGAIN = 'Try again later';
+const TRY_AGAIN = 'Try again later; where it lasts, check region, endpoint and the network';
 const NEW_CREDENTIALS =
   'Give credentials that are valid now, or let the machine have some (environment, AWS files, web identity, instance role)';
 
@@ -111,21 +111,28 @@ const KINDS: readonly [names: RegExp, (service: Service) => Advice][] = [
  * among them, when a signature does not match.
  */
 export function awsFailure(error: unknown): AwsFailure {
-  const { name, code, $metadata, $response } = (error ?? {}) as Record<string, unknown>;
-  const status = Number(($metadata as { httpStatusCode?: unknown } | undefined)?.httpStatusCode);
-  const requestId = ($metadata as { requestId?: unknown } | undefined)?.requestId;
-  const { headers } = ($response ?? {}) as { headers?: Record<string, string> };
-  const seconds = headers?.['retry-after'];
-  const isCode =
-    typeof code === 'string' && (name === 'Error' || name === 'TimeoutError' || name === 'AggregateError');
-  const said = isCode ? code : name;
+  const { name, code, $metadata, $response } = fields(error);
+  const { httpStatusCode, requestId } = fields($metadata);
+  const seconds = matching(fields(fields($response).headers)['retry-after'], /^\d{1,4}$/);
+  // Node's errors are named by their code; in errors of AWS that field is AWS's own.
+  const said = /^(Error|AggregateError|TimeoutError)$/.test(matching(name, /^\w+$/) ?? '')
+    ? (code ?? name)
+    : name;
   return {
-    name: typeof said === 'string' && /^\w{1,64}$/.test(said) ? said : 'an error without a name',
-    status: status > 0 ? status : undefined,
-    requestId:
-      typeof requestId === 'string' && /^[A-Za-z0-9-]{8,36}$/.test(requestId) ? requestId : undefined,
-    retryAfterMs: seconds !== undefined && /^\d{1,4}$/.test(seconds) ? Number(seconds) * 1000 : undefined,
+    name: matching(said, /^\w{1,64}$/) ?? 'an error without a name',
+    status:
+      Number.isInteger(httpStatusCode) && Number(httpStatusCode) > 0 ? Number(httpStatusCode) : undefined,
+    requestId: matching(requestId, /^[A-Za-z0-9-]{8,36}$/),
+    retryAfterMs: seconds === undefined ? undefined : Number(seconds) * 1000,
   };
+}
+
+function fields(value: unknown): Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {};
+}
+
+function matching(value: unknown, pattern: RegExp): string | undefined {
+  return typeof value === 'string' && pattern.test(value) ? value : undefined;
 }
 
 /** The error for whoever called, with nothing of the SDK's own but names and numbers. */

@@ -15,6 +15,8 @@ import { open } from './backend.ts';
 const ARN = 'arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab';
 const SECRETS = ['secret/of+the=test-0123456789abcdef', 'TOKEN+of/the=session0123456789abcdef'] as const;
 const CREDENTIALS = { accessKeyID: 'AKIAEXAMPLE', accessKey: SECRETS[0], sessionToken: SECRETS[1] };
+/** A key that came back: it must not be in an error either, whatever is wrong with the answer around it. */
+const PLAINTEXT = Buffer.alloc(32, 'key').toString('base64');
 const CONTEXT = 'asterism/v1 cluster=00 dek=key-test';
 
 const json = (status: number, body: object, headers = {}): ScriptedAnswer => ({
@@ -43,7 +45,8 @@ async function withServer(
 /** Nothing of the credentials in any property of the error or of its causes. */
 function assertNoSecrets(error: unknown): void {
   const shown = inspect(error, { depth: 20, showHidden: true, maxStringLength: null, maxArrayLength: null });
-  for (const secret of SECRETS) assert.ok(!shown.includes(secret), `a credential is in: ${shown}`);
+  for (const secret of [...SECRETS, PLAINTEXT, PLAINTEXT.slice(0, 16)])
+    assert.ok(!shown.includes(secret), `a secret is in: ${shown}`);
 }
 
 async function refusal(work: Promise<unknown>): Promise<Error & { code: string }> {
@@ -172,7 +175,7 @@ test('throttled once and then served; the time that the server named is passed o
 
 describe('answers that make no sense', { concurrency: true }, () => {
   const page = { status: 200, headers: { 'content-type': 'text/html' }, body: '<html>Log in first</html>' };
-  const good = { KeyId: ARN, CiphertextBlob: 'YQ==', Plaintext: Buffer.alloc(32).toString('base64') };
+  const good = { Plaintext: PLAINTEXT, KeyId: ARN, CiphertextBlob: 'YQ==' };
   for (const [what, answer] of [
     ['a page instead of JSON', page],
     ['an error page', { ...page, status: 403 }],
