@@ -6,8 +6,10 @@ import { fromUtf8 } from '@asterism/bytes/encoding';
 import { parseJson } from '@asterism/bytes/json';
 import { chosenEndpoint } from './endpoint.ts';
 import { KmsError, KmsUnavailableError } from './errors.ts';
+import { serviceAccountTokens } from './google-account-tokens.ts';
 import { exchange, type HttpAnswer, type HttpRequest, type Service } from './google-http.ts';
-import { machineTokens, serviceAccountTokens, type TokenOptions, type Tokens } from './google-tokens.ts';
+import { machineTokens } from './google-machine-tokens.ts';
+import type { TokenOptions, Tokens } from './google-tokens.ts';
 import type { Settings } from './settings.ts';
 
 const TIMEOUT_MS = 10_000;

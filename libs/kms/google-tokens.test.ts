@@ -8,8 +8,9 @@ import { ParseError } from '@asterism/errors/errors';
 import { scriptedHttp } from '@asterism/testkit/scripted-http';
 import fc from 'fast-check';
 import { answer, hostileGoogle, printed, serviceAccountKey, TOKEN } from './google.fixture.ts';
+import { parseTokenAnswer, serviceAccountTokens } from './google-account-tokens.ts';
+import { machineTokens } from './google-machine-tokens.ts';
 import { parseServiceAccountKey } from './google-service-account.ts';
-import { machineTokens, parseTokenAnswer, serviceAccountTokens } from './google-tokens.ts';
 
 const options = {
   service: 'KMS',

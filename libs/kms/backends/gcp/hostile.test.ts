@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { toBase64, toUtf8 } from '@asterism/bytes/encoding';
-import type { ScriptedAnswer, SeenRequest } from '@asterism/testkit/scripted-http';
+import { type ScriptedAnswer, type SeenRequest, scriptedHttp } from '@asterism/testkit/scripted-http';
+import { testCa } from '@asterism/testkit/test-ca';
 import { crc32c } from '../../crc32c.ts';
 import { answer, hostileGoogle, printed, refusal, serviceAccountKey, TOKEN } from '../../google.fixture.ts';
 import { open } from './backend.ts';
@@ -208,6 +209,30 @@ describe('a Cloud KMS that lies', () => {
       timeoutMs: 300,
     });
     await assert.rejects(half.kek.wrap(secret, CONTEXT), code('ERR_KMS_UNAVAILABLE'));
+  });
+
+  test('a certificate that ran out, of another host, of a client or of another authority gets no request', async () => {
+    await using tokens = await hostileGoogle(() => answer(200, encrypted));
+    const [ca, other] = [await testCa(), await testCa('another')];
+    const server = { name: 'localhost', usage: 'server', addresses: ['127.0.0.1'] } as const;
+    for (const [pair, trusted] of [
+      [await ca.issue(server), true],
+      [await ca.issue({ ...server, expired: true }), false],
+      [await ca.issue({ ...server, addresses: ['127.0.0.2'] }), false],
+      [await ca.issue({ ...server, usage: 'client' }), false],
+      [await other.issue(server), false],
+    ] as const) {
+      await using it = await scriptedHttp(() => answer(200, encrypted), pair);
+      const kek = await open({
+        parameters: { ...parameters, endpoint: it.endpoint },
+        credentials: { serviceAccountKey: tokens.serviceAccountKey, caCertificate: ca.pem },
+      });
+      const wrapping = kek.wrap(secret, CONTEXT);
+      if (trusted) assert.equal((await wrapping).keyId, VERSION);
+      else await assert.rejects(wrapping, code('ERR_KMS_ANSWER'));
+      assert.equal(it.requests.length, trusted ? 1 : 0);
+      await kek.close();
+    }
   });
 
   test('a connection that breaks is tried again', async () => {
