@@ -30,7 +30,7 @@ export async function open(settings: Settings): Promise<DekStore> {
   client.middlewareStack.add(guardHttp('STORE', options, MAX_ANSWER_BYTES), INNERMOST);
   const what = (action: string) => `AWS S3: s3:${action} in bucket ${bucket} (${region})`;
   const target = (name: string) => ({ Bucket: bucket, Key: `${prefix}${name}` });
-  let provenConditions = options.endpoint === undefined;
+  let provenConditions = false;
 
   /** @returns whether it was written; false where the condition did not hold */
   async function put(
@@ -86,7 +86,7 @@ export async function open(settings: Settings): Promise<DekStore> {
       if (!provenConditions && (await put(name, bytes, condition, signal)))
         throw new KmsError(
           'ERR_STORE_ANSWER',
-          `${what('PutObject')}: the server at the endpoint ignores If-None-Match, so keys could be written over. Use one with conditional writes`,
+          `${what('PutObject')}: the server ignores If-None-Match, so keys could be written over. Use one with conditional writes`,
         );
       provenConditions = true;
       return 'created';
