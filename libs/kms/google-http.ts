@@ -113,7 +113,17 @@ function bounded(stream: Readable, maxBytes: number): Promise<Uint8Array> {
       else chunks.push(chunk);
     });
     stream.on('error', reject);
-    stream.on('end', () => resolve(new Uint8Array(Buffer.concat(chunks))));
+    stream.on('end', () => {
+      const bytes = new Uint8Array(length);
+      let at = 0;
+      for (const chunk of chunks) {
+        bytes.set(chunk, at);
+        at += chunk.length;
+        // It may be a key: the caller zeroes the one copy that is left.
+        chunk.fill(0);
+      }
+      resolve(bytes);
+    });
   });
 }
 

@@ -81,7 +81,7 @@ export async function openGoogleRest(settings: Settings, options: GoogleRestOpti
       if (answer.status === 403)
         throw new KmsError(
           `ERR_${service}_DENIED`,
-          `${host} does not allow it (${statusOf(answer)}): see which roles its documentation names`,
+          `${host} does not allow it (${statusOf(answer)}): see docs/keys/gcp.md for the permissions that are needed`,
         );
       if (answer.status !== 401) return answer;
       tokens.forget(token);

@@ -118,17 +118,18 @@ class CloudKmsKek implements Kek {
     return name.startsWith(this.#key) && VERSION.test(name.slice(this.#key.length));
   }
 
-  #post(method: string, body: object, signal: AbortSignal | undefined): Promise<HttpAnswer> {
-    return this.#rest.call(
-      {
-        method: 'POST',
-        path: `/v1/${this.#key}${method}`,
-        headers: { 'content-type': 'application/json' },
-        body: toUtf8(JSON.stringify(body)),
-        maxBytes: MAX_ANSWER_BYTES,
-      },
-      signal,
-    );
+  async #post(method: string, request: object, signal: AbortSignal | undefined): Promise<HttpAnswer> {
+    const body = toUtf8(JSON.stringify(request));
+    const headers = { 'content-type': 'application/json' };
+    const path = `/v1/${this.#key}${method}`;
+    try {
+      return await this.#rest.call(
+        { method: 'POST', path, headers, body, maxBytes: MAX_ANSWER_BYTES },
+        signal,
+      );
+    } finally {
+      zero(body);
+    }
   }
 
   /** @param invalid what it means that the service refuses the request itself */
