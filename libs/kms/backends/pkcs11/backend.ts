@@ -104,7 +104,7 @@ class HsmKek implements Kek {
       );
     return this.#run(async (session, until) => {
       const bound = await session.unwrap(wrapped.wrappedKey, BOUND_KEY_BYTES, until);
-      if (bound === undefined)
+      if (bound?.length !== BOUND_KEY_BYTES)
         throw new KmsError(
           'ERR_KMS_ANSWER',
           `the HSM at ${this.#where} unwraps something else than it wrapped`,
