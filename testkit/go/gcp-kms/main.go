@@ -80,7 +80,7 @@ func routes() ([]route, error) {
 func (r route) read(name string, req *http.Request) (proto.Message, error) {
 	fields := map[string]any{}
 	for key, values := range req.URL.Query() {
-		if key != "alt" {
+		if key != "alt" && key != "$alt" {
 			fields[key] = values[0]
 		}
 	}
