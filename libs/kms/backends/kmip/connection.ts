@@ -30,7 +30,8 @@ interface Waiting {
 export class Connection {
   readonly #socket: TLSSocket;
   #waiting: Waiting | undefined;
-  #usable = true;
+  /** Why it is over. */
+  #failure: { readonly error: unknown } | undefined;
 
   /** @throws KmsError | KmsUnavailableError | the signal's reason */
   static async open(server: Server, signal: AbortSignal): Promise<Connection> {
@@ -73,7 +74,7 @@ export class Connection {
   }
 
   get usable(): boolean {
-    return this.#usable;
+    return this.#failure === undefined;
   }
 
   /**
@@ -95,6 +96,8 @@ export class Connection {
     start: (done: () => void) => void,
   ): Promise<Uint8Array | undefined> {
     signal.throwIfAborted();
+    // It may have ended between two waits: a server's refusal of our certificate comes after the handshake of TLS 1.3.
+    if (this.#failure !== undefined) throw this.#failure.error;
     // An answer that comes later would be taken for that of the next request: the connection ends.
     const onAbort = () => this.#end(signal.reason);
     signal.addEventListener('abort', onAbort, { once: true });
@@ -115,7 +118,7 @@ export class Connection {
   }
 
   #end(error: unknown): void {
-    this.#usable = false;
+    this.#failure ??= { error };
     this.#socket.destroy();
     const waiting = this.#settled();
     waiting?.incoming?.wipe();
