@@ -47,6 +47,11 @@ export async function azureIdentity(
 
   const usual = AUTHORITIES.find(([suffix]) => service.host.endsWith(suffix))?.[1] ?? PUBLIC_AUTHORITY;
   const authorityHost = process.env.AZURE_AUTHORITY_HOST || usual;
+  if (!URL.canParse(authorityHost) || !authorityHost.startsWith('https://'))
+    throw new KmsError(
+      `ERR_${side}_SETTINGS`,
+      'AZURE_AUTHORITY_HOST is no address that begins with https://',
+    );
   const ownAuthority = ![PUBLIC_AUTHORITY, ...AUTHORITIES.map(([, known]) => known)].includes(
     authorityHost.replace(/\/$/, ''),
   );
@@ -163,8 +168,7 @@ export function pipelineClient(http: AzureHttp): HttpClient {
         body,
         timeoutMs: timeout,
         agent,
-        // biome-ignore lint/suspicious/noExplicitAny: AbortSignalLike has these members, typed for more
-        signal: abortSignal as any,
+        signal: abortSignal,
       });
       return {
         request,

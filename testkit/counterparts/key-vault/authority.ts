@@ -17,6 +17,8 @@ export interface Authority {
   readonly tenantId: string;
   readonly clientId: string;
   readonly clientSecret: string;
+  /** What a workload shows instead of a secret: the token of its own platform, which the tenant trusts. */
+  readonly federatedToken: string;
   /** Seconds that tokens live from now on. */
   tokenSeconds: number;
   /** The secret has run out. */
@@ -37,6 +39,7 @@ export async function startAuthority(ca: TestCa, host = '127.0.0.1'): Promise<Au
   const tenantId = randomUUID();
   const clientId = randomUUID();
   const clientSecret = randomBytes(24).toString('base64url');
+  const federatedToken = randomBytes(24).toString('base64url');
   const now = () => Math.floor(Date.now() / 1000);
   // As Entra's tokens of the first kind: Azurite and Key Vault both expect this issuer.
   const issuer = `https://sts.windows.net/${tenantId}/`;
@@ -65,8 +68,11 @@ export async function startAuthority(ca: TestCa, host = '127.0.0.1'): Promise<Au
     const scope = form.get('scope') ?? '';
     if (form.get('client_id') !== clientId)
       return refuse(400, 'unauthorized_client', 'AADSTS700016: Application was not found in the directory.');
+    const federated = form.get('client_assertion');
+    if (federated !== null && federated !== federatedToken)
+      return refuse(401, 'invalid_client', `AADSTS700213: No matching federated identity: ${body}`);
     // A careless authority that repeats what it was sent: none of it may reach a message.
-    if (form.get('client_secret') !== clientSecret)
+    if (federated === null && form.get('client_secret') !== clientSecret)
       return refuse(401, 'invalid_client', `AADSTS7000215: Invalid client secret provided: ${body}`);
     if (authority.secretExpired)
       return refuse(401, 'invalid_client', 'AADSTS7000222: The provided client secret keys are expired.');
@@ -110,6 +116,7 @@ export async function startAuthority(ca: TestCa, host = '127.0.0.1'): Promise<Au
     tenantId,
     clientId,
     clientSecret,
+    federatedToken,
     tokenSeconds: 3600,
     secretExpired: false,
     scopes: [],

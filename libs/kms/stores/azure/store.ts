@@ -25,6 +25,8 @@ export async function open(settings: Settings): Promise<DekStore> {
   const usual = new URL(`https://${account}.blob.core.windows.net`);
   const endpoint = chosenEndpoint(settings.parameters.endpoint, settings, 'STORE') ?? usual;
   const { accountKey, caCertificate } = settings.credentials;
+  if (endpoint.protocol === 'http:' && accountKey === undefined)
+    throw new KmsError('ERR_STORE_SETTINGS', 'tokens go by https only: with plain http give an accountKey');
   const identity =
     accountKey === undefined
       ? await azureIdentity('STORE', settings, {
@@ -234,8 +236,7 @@ function storageClient(http: AzureHttp): StorageClient {
         body,
         timeoutMs: timeout,
         agent: (request as { agent?: unknown }).agent,
-        // biome-ignore lint/suspicious/noExplicitAny: AbortSignalLike has these members, typed for more
-        signal: abortSignal as any,
+        signal: abortSignal,
       });
       const { status } = answer;
       // The SDK exports no way to make headers, but those of the request are of the kind.
