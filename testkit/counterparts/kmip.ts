@@ -23,7 +23,7 @@ export interface RegisteredKey {
   readonly usage?: readonly ('ENCRYPT' | 'DECRYPT' | 'SIGN')[];
 }
 
-/** A real PyKMIP server on loopback, with mutual TLS. Keys are made by PyKMIP's own client. */
+/** A real PyKMIP server on this machine, with mutual TLS. Keys are made by PyKMIP's own client. */
 export interface KmipServer extends AsyncDisposable {
   readonly host: string;
   readonly port: number;
@@ -56,12 +56,15 @@ export function kmipSkip(): string | false {
   }
 }
 
-/** @throws Error with the end of its log when it does not come up */
-export async function startKmip(): Promise<KmipServer> {
+/**
+ * @param host address of this machine that it listens at
+ * @throws Error with the end of its log when it does not come up
+ */
+export async function startKmip(host = '127.0.0.1'): Promise<KmipServer> {
   const folder = await mkdtemp(join(tmpdir(), 'asterism-kmip-'));
   const port = await freePort();
   const ca = await testCa();
-  const server = await ca.issue({ name: 'localhost', usage: 'server', addresses: ['127.0.0.1'] });
+  const server = await ca.issue({ name: 'localhost', usage: 'server', addresses: [host] });
   const client = await ca.issue({ name: 'asterism', usage: 'client' });
   const file = (name: string) => join(folder, name);
   await mkdir(file('policies'));
@@ -75,7 +78,7 @@ export async function startKmip(): Promise<KmipServer> {
       file('server.conf'),
       [
         '[server]',
-        'hostname=127.0.0.1',
+        `hostname=${host}`,
         `port=${port}`,
         `certificate_path=${file('server.crt')}`,
         `key_path=${file('server.key')}`,
@@ -120,7 +123,7 @@ export async function startKmip(): Promise<KmipServer> {
       'ignore',
     );
     const limit = performance.now() + START_TIMEOUT_MS;
-    while (!(await answers(port, ca, client))) {
+    while (!(await answers(host, port, ca, client))) {
       if (performance.now() > limit || running.exitCode !== null) {
         const logs = ['output.log', 'server.log'].map((name) => readFile(file(name), 'utf8').catch(() => ''));
         throw new Error(`PyKMIP does not come up:\n${(await Promise.all(logs)).join('\n').slice(-2000)}`);
@@ -133,7 +136,7 @@ export async function startKmip(): Promise<KmipServer> {
   const command = async (name: string, fields: object): Promise<string | null> => {
     admin ??= administer(
       await launch(
-        ['admin', '127.0.0.1', String(port), file('client.crt'), file('client.key'), file('ca.crt')],
+        ['admin', host, String(port), file('client.crt'), file('client.key'), file('ca.crt')],
         'pipe',
       ),
     );
@@ -152,7 +155,7 @@ export async function startKmip(): Promise<KmipServer> {
   }
   const activate = async (id: string) => void (await command('activate', { id }));
   return {
-    host: '127.0.0.1',
+    host,
     port,
     ca,
     client,
@@ -204,9 +207,9 @@ function administer(child: ChildProcess): Admin {
 }
 
 /** Whether a TLS handshake succeeds. */
-function answers(port: number, ca: TestCa, { certificate, key }: KeyPairPem): Promise<boolean> {
+function answers(host: string, port: number, ca: TestCa, { certificate, key }: KeyPairPem): Promise<boolean> {
   return new Promise((resolve) => {
-    const socket = connect({ host: '127.0.0.1', port, ca: ca.pem, cert: certificate, key });
+    const socket = connect({ host, port, ca: ca.pem, cert: certificate, key });
     const end = (result: boolean) => {
       socket.destroy();
       resolve(result);

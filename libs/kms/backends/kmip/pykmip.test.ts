@@ -24,17 +24,19 @@ interface Others {
   readonly host?: string;
   readonly caCertificate?: string;
   readonly client?: { readonly certificate: string; readonly key: string };
+  readonly login?: { readonly username: string; readonly password: string };
 }
 
 /** A KEK at the server, with what a test has otherwise. */
 function kekOf({
   client = server.client,
   caCertificate = server.ca.pem,
+  login,
   ...parameters
 }: Others): Promise<Kek> {
   return open({
     parameters: { host: server.host, port: String(server.port), ...parameters },
-    credentials: { caCertificate, clientCertificate: client.certificate, clientKey: client.key },
+    credentials: { caCertificate, clientCertificate: client.certificate, clientKey: client.key, ...login },
   });
 }
 
@@ -274,6 +276,13 @@ describe('keys on a PyKMIP server', { skip: kmipSkip() }, () => {
       await server.start();
       await kek.unwrap(wrapped, CONTEXT);
     });
+  });
+
+  // PyKMIP reads them and, without a plugin, does not check them: that they are sent, messages.test.ts shows.
+  test('a server that wants no user name takes one', async () => {
+    const { name } = await newKek();
+    const login = { username: 'me', password: 'secret' };
+    await using(await kekOf({ keyName: name, login }), (kek) => kek.status());
   });
 
   test('a hundred calls at once', async () => {
