@@ -86,7 +86,10 @@ export async function azureIdentity(
   };
 }
 
-/** How the last exchange with an authority ended: identity's own errors lose it on their way. */
+/**
+ * How the last exchange with an authority ended: identity's own errors lose it on their way. Of two calls at once one may
+ * get the other's; it chooses between errors, nothing else.
+ */
 interface LastExchange {
   status?: number;
   failure?: ExchangeError | undefined;

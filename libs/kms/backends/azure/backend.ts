@@ -32,15 +32,16 @@ export async function open(settings: Settings): Promise<Kek> {
   });
   const http = azureHttp(({ origin }) => origin === endpoint.origin, settings.credentials.caCertificate);
   const sdk = await import('@azure/keyvault-keys');
-  const options = {
+  // A new object each time: the SDK writes into it, and its name for the User-Agent would grow with each client.
+  const options = () => ({
     httpClient: pipelineClient(http),
     retryOptions: { maxRetries: 0 },
     // It compares the host called with the service that the token is for: the real vaults' addresses pass. One that the
     // user named cannot; the credential hands out no token of another service either way.
     disableChallengeResourceVerification: endpoint.origin !== home,
     ...(endpoint.protocol === 'http:' && { allowInsecureConnection: true }),
-  };
-  const keys = new sdk.KeyClient(endpoint.origin, identity.credential, options);
+  });
+  const keys = new sdk.KeyClient(endpoint.origin, identity.credential, options());
   const clientOf = (version: string) =>
     // As a key without dates: with an identifier the SDK asks for the key first, and then refuses by itself to unwrap
     // with one that has expired, which Key Vault allows.
@@ -51,7 +52,7 @@ export async function open(settings: Settings): Promise<Kek> {
         properties: { vaultUrl: endpoint.origin, name: keyName, version },
       },
       identity.credential,
-      options,
+      options(),
     );
   return new AzureKek(keys, clientOf, `${home}/keys/${keyName}`, keyName, () => {
     identity.close();
