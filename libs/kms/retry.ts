@@ -19,13 +19,11 @@ const MAX_WAIT_MS = 5_000;
 export class Retries {
   readonly #policy: RetryPolicy;
   readonly #signal: AbortSignal | undefined;
-  readonly #deadline: AbortSignal;
   readonly #ends: number;
 
   constructor(policy: RetryPolicy, signal?: AbortSignal) {
     this.#policy = policy;
     this.#signal = signal;
-    this.#deadline = AbortSignal.timeout(policy.deadlineMs);
     this.#ends = performance.now() + policy.deadlineMs;
   }
 
@@ -36,22 +34,32 @@ export class Retries {
    */
   async run<T>(exchange: (signal: AbortSignal) => Promise<T>): Promise<T> {
     const signal = this.#signal;
-    const until = signal === undefined ? this.#deadline : AbortSignal.any([signal, this.#deadline]);
+    signal?.throwIfAborted();
+    // Not AbortSignal.timeout and any: their timers and listeners would outlive the exchange, ten thousands at a time.
+    const until = new AbortController();
     let last: unknown;
-    for (let tried = 1; ; tried++) {
-      signal?.throwIfAborted();
-      if (this.#deadline.aborted) throw this.#late(last);
-      try {
-        return await exchange(until);
-      } catch (error) {
-        signal?.throwIfAborted();
-        if (this.#deadline.aborted) throw this.#late(last ?? error);
-        if (!(error instanceof KmsUnavailableError) || tried >= this.#policy.tries) throw error;
-        last = error;
-        const wait = waitMs(tried, error.retryAfterMs);
-        if (performance.now() + wait >= this.#ends) throw error;
-        await delay(wait, undefined, { signal: until }).catch(() => {});
+    const onAbort = () => until.abort(signal?.reason);
+    const onDeadline = () => until.abort(this.#late(last));
+    signal?.addEventListener('abort', onAbort, { once: true });
+    const timer = setTimeout(onDeadline, Math.max(0, this.#ends - performance.now()));
+    try {
+      for (let tried = 1; ; tried++) {
+        until.signal.throwIfAborted();
+        try {
+          return await exchange(until.signal);
+        } catch (error) {
+          signal?.throwIfAborted();
+          if (until.signal.aborted) throw this.#late(last ?? error);
+          if (!(error instanceof KmsUnavailableError) || tried >= this.#policy.tries) throw error;
+          last = error;
+          const wait = waitMs(tried, error.retryAfterMs);
+          if (performance.now() + wait >= this.#ends) throw error;
+          await delay(wait, undefined, { signal: until.signal }).catch(() => {});
+        }
       }
+    } finally {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', onAbort);
     }
   }
 

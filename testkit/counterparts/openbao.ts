@@ -170,9 +170,12 @@ export async function startOpenBao(
   };
   const unseal = async () => {
     await admin('PUT', 'sys/unseal', { key: unsealKey });
-    // The engines answer a moment after the seal is open.
+    // It is active, and the engines answer, a moment after the seal is open.
     const limit = performance.now() + START_TIMEOUT_MS;
-    while ((await call('GET', 'auth/token/lookup-self')).status !== 200) {
+    const serves = async () =>
+      (await call('GET', 'sys/health')).status === 200 &&
+      (await call('GET', 'auth/token/lookup-self')).status === 200;
+    while (!(await serves())) {
       if (performance.now() > limit) throw new Error('OpenBao was unsealed but does not serve');
       await delay(50);
     }

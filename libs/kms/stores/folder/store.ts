@@ -1,6 +1,6 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
-import { chmod, link, mkdir, open, readdir, rename, rm } from 'node:fs/promises';
+import { chmod, link, mkdir, open, readdir, rename, rm, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AsterismError } from '@asterism/errors/errors';
 import { takeFlock } from '@asterism/runtime/flock';
@@ -83,13 +83,14 @@ class FolderStore implements DekStore {
     checkObject(name, bytes);
     signal?.throwIfAborted();
     try {
-      return await this.#changes.take(async () => {
-        if ((await this.get(name, signal))?.version !== version) return 'changed';
-        return this.#written<'replaced'>(bytes, async (temporary) => {
+      return await this.#written(bytes, async (temporary) => {
+        const outcome = await this.#changes.take(async () => {
+          if ((await this.get(name, signal))?.version !== version) return 'changed';
           await rename(temporary, join(this.#path, name));
-          await this.#sync();
           return 'replaced';
         });
+        if (outcome === 'replaced') await this.#sync();
+        return outcome;
       });
     } catch (error) {
       throw failure(this.#path, error);
@@ -131,7 +132,8 @@ class FolderStore implements DekStore {
       await file.sync();
       return await use(temporary);
     } finally {
-      await rm(temporary, { force: true });
+      // After a rename there is none.
+      await unlink(temporary).catch(() => {});
     }
   }
 
