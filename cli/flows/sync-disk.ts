@@ -4,6 +4,7 @@ import { BusyError, UnreachableError } from '@asterism/errors/errors';
 import { atlsClient } from '@asterism/rpc/atls-client';
 import { API } from '@asterism/rpc/gen/disk_pb';
 import { StatusError } from '@asterism/rpc/status';
+import { messageOf } from '../output.ts';
 
 /** Port at which a member's disk-keeper is called. */
 export const DISK_PORT = 9998;
@@ -74,7 +75,7 @@ function mayPass(error: unknown): boolean {
 function explained(name: string, error: unknown): unknown {
   if (!(error instanceof UnreachableError)) return error;
   return new UnreachableError(
-    `${name} could not look after its disk: ${error.message}. Does the node run, and a control plane?`,
+    `${name} could not look after its disk: ${messageOf(error)}. Does the node run, and a control plane?`,
     { cause: error },
   );
 }

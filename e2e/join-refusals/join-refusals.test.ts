@@ -1,12 +1,12 @@
 // Who asks a live cluster for what is not his gets nothing: a program in a worker's place, with that worker's address
 // and a TPM that shows just what a good node shows; a machine that booted something else; a member; a crowd.
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { toHex } from '@asterism/bytes/encoding';
+import { fromHex, toHex } from '@asterism/bytes/encoding';
 import { imageFolder } from '@asterism/image/build';
 import { STAGES, stageDigest } from '@asterism/image/stages';
 import { runningInit } from '@asterism/provider-local/node';
@@ -117,12 +117,29 @@ describe('join refusals', { skip: SKIP }, () => {
     refusedByHandshake(answer, 'ERR_QUOTE_SIGNATURE');
   });
 
-  test('a member of a cluster, this or another: no handshake', async () => {
+  test('a member of another cluster: no handshake', async () => {
     const [answer] = await outsider(
       [...goodBoot, { pcr: 15, digest: toHex(randomBytes(32)) }],
       joinAs(worker.name, worker.address),
     );
     refusedByHandshake(answer);
+  });
+
+  test('with the PCRs of a member of this cluster: no ticket, no key of any disk, no word for one', async () => {
+    const { clusterId } = cluster.state;
+    assert.ok(clusterId !== undefined);
+    const digest = createHash('sha256').update(fromHex(clusterId)).digest('hex');
+    const disk = disks.get(worker.name)!;
+    const [ticket, rejoin, own, another, proof] = await outsider(
+      [...goodBoot, { pcr: 15, digest }],
+      joinAs(worker.name, worker.address),
+      { rejoin: disk },
+      { diskKeys: disk },
+      { diskKeys: disks.get(controlPlane.name)! },
+      { diskKeys: disk, proven: '1.1' },
+    );
+    for (const answer of [ticket, rejoin]) refused(answer, 'ERR_IS_MEMBER');
+    for (const answer of [own, another, proof]) refused(answer, 'ERR_DISK_OWNER');
   });
 
   test(`${SILENT_CONNECTIONS} connections that say nothing do not keep others from being answered`, async () => {

@@ -25,6 +25,7 @@ export interface Attempt {
 
 export type Call =
   | { readonly rejoin: string }
+  | { readonly diskKeys: string; readonly proven?: string }
   | {
       readonly join: string;
       readonly controlPlane?: boolean;
@@ -94,6 +95,8 @@ if (import.meta.main) {
     const client = atlsClient(API, { host, port: 30090, issuer, verifiers: [], callTimeoutMs: 15_000 });
     try {
       if ('rejoin' in call) await client.issueRejoinTicket({ diskUuid: call.rejoin });
+      else if ('diskKeys' in call)
+        await client.issueDiskKeys({ diskUuid: call.diskKeys, proven: call.proven ?? '' });
       else {
         const { csr } = await makeKubeletRequest(call.nodeName, call.address);
         const isControlPlane = call.controlPlane ?? false;

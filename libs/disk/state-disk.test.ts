@@ -309,11 +309,13 @@ describe('state disk with real cryptsetup on an image file', () => {
         await writeFile(mapped, 'written before', { flag: 'r+', flush: true });
         await full.rekey(first, second);
         await full.setInitialized(true);
+        await full.setKeyToken({ keys: [{ name: '1.1' }] });
       } finally {
         await full.unmap(name);
       }
       const header = await full.header();
       assert.deepEqual([header.uuid, header.volume, header.initialized], [uuid, volume, true]);
+      assert.deepEqual(header.keyToken, { keys: [{ name: '1.1' }] });
       await assert.rejects(full.map(name, first), { code: 'ERR_DISK_WRONG_KEY' });
       await full.map(name, second);
       try {
