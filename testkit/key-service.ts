@@ -21,11 +21,12 @@ export interface RunningKeyService extends AsyncDisposable {
 
 /**
  * The real KeyService on loopback, for services that ask it. Its manifest must have been applied.
+ * @param keys the master secret, or homes, which are closed with it
  * @param auditLog path of its audit log
  */
 export async function startKeyService(
   kube: Kube,
-  master: ClusterKey,
+  keys: ClusterKey | KeyHomes,
   auditLog: string,
 ): Promise<RunningKeyService> {
   const audit = await AuditLog.open(auditLog);
@@ -35,7 +36,7 @@ export async function startKeyService(
     ...LIMITS,
   });
   const api = await kube.as('key-service');
-  const homes = await clusterHomes(master);
+  const homes = keys instanceof KeyHomes ? keys : await clusterHomes(keys);
   const unlimited = () => new RateLimiter({ burst: 1e9, perSecond: 1e9 });
   server.addService(
     API,

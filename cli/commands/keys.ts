@@ -1,8 +1,10 @@
 import { Command } from 'commander';
 import type { LoadParts } from '../parts.ts';
+import { auditCommand } from './keys/audit.ts';
 import { combineCommand } from './keys/combine.ts';
 import { deriveCommand } from './keys/derive.ts';
 import { escrowCommand, unescrowCommand } from './keys/escrow.ts';
+import { listCommand } from './keys/list.ts';
 import { rotateCommand } from './keys/rotate.ts';
 import { splitCommand } from './keys/split.ts';
 
@@ -14,5 +16,7 @@ export function keysCommand(load: LoadParts): Command {
     .addCommand(combineCommand())
     .addCommand(escrowCommand())
     .addCommand(unescrowCommand())
-    .addCommand(rotateCommand(load));
+    .addCommand(rotateCommand(load))
+    .addCommand(listCommand())
+    .addCommand(auditCommand());
 }

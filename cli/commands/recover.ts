@@ -1,14 +1,13 @@
 import { UnreachableError } from '@asterism/errors/errors';
-import { NO_STORE_URI, renderClusterKmsUri } from '@asterism/kms/cluster-uri';
 import { Command } from 'commander';
 import { contextOf } from '../context.ts';
-import { type MasterSecretSource, masterSecretFor } from '../flows/master-secret-source.ts';
 import { RECOVERY_PORT, recoverNodes } from '../flows/recover-nodes.ts';
-import { hostAndPort, integer } from '../options.ts';
+import { type RecoverySource, recoveryHomes } from '../flows/recovery-homes.ts';
+import { hex32, hostAndPort, integer } from '../options.ts';
 import type { LoadParts } from '../parts.ts';
 import { addSecretOptions } from './keys/secret-options.ts';
 
-interface RecoverOptions extends MasterSecretSource {
+interface RecoverOptions extends RecoverySource {
   readonly endpoint?: { host: string; port: number };
   readonly timeout: number;
 }
@@ -25,6 +24,17 @@ export function recoverCommand(load: LoadParts): Command {
     );
   return addSecretOptions(command)
     .option(
+      '--cluster-id <hex>',
+      'with an external KMS and without a state file: the id of the cluster (64 digits)',
+      hex32,
+    )
+    .option(
+      '--generation <n>',
+      'with --cluster-id: how often the key encryption key was rotated, plus 1',
+      integer(1, 999_999_999),
+      1,
+    )
+    .option(
       '--timeout <seconds>',
       'how long to wait for a node that asks, anew after each one',
       integer(1, 3600),
@@ -35,7 +45,7 @@ export function recoverCommand(load: LoadParts): Command {
       const { workspace, out, progress, signal } = context;
       const parts = await load();
       const config = await workspace.config();
-      const secret = await masterSecretFor(context, options);
+      const homes = await recoveryHomes(context, config, options);
       const targets =
         options.endpoint !== undefined
           ? [{ name: options.endpoint.host, ...options.endpoint }]
@@ -48,8 +58,7 @@ export function recoverCommand(load: LoadParts): Command {
           targets,
           // A node that waits for recovery has not been marked since it booted.
           verifier: parts.verifier(config, new Uint8Array(32)),
-          kmsUri: renderClusterKmsUri(secret),
-          storageUri: NO_STORE_URI,
+          homes,
           signal,
           patienceMs: options.timeout * 1000,
           onRecovered: (name) => detail(`${name} has opened its disk`),

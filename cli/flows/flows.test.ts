@@ -274,8 +274,7 @@ function recoverPlan(ports: readonly number[], more = {}) {
   return {
     targets: ports.map((port, i) => ({ name: `cp-${i}`, host: '127.0.0.1', port })),
     verifier: fakeVerifier(),
-    kmsUri: 'kms://cluster-kms?key=x&salt=y',
-    storageUri: 'storage://no-store',
+    homes: [{ kmsUri: 'kms://cluster-kms?key=x&salt=y', storageUri: 'storage://no-store' }],
     signal: never,
     patienceMs: 1000,
     pauseMs: 50,

@@ -423,7 +423,11 @@ test('with an external KMS there is no master secret; what the id hangs on is sa
   });
   assert.equal(await workspace.masterSecret(), undefined);
   assert.equal(done.phase, 'initialized');
-  assert.deepEqual(done.keyHome, { kmsUri: request!.kmsUri, storageUri: request!.storageUri });
+  assert.deepEqual(done.keyHome, {
+    kmsUri: request!.kmsUri,
+    storageUri: request!.storageUri,
+    sources: { kms: { token: { env: 'BAO_TOKEN' } }, storage: {} },
+  });
   const state = (await workspace.read('asterism-state.json')) ?? '';
   assert.doesNotMatch(state, /hunter22|measurementSecret"/);
 });

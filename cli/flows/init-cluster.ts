@@ -257,7 +257,8 @@ async function prepareExternal(
     phase: 'initializing',
   };
   await workspace.writeState(prepared);
-  return { prepared, keys: { ...keyHome, measurementSecret: secret, kmsCredentials: credentials } };
+  const { kmsUri, storageUri } = keyHome;
+  return { prepared, keys: { kmsUri, storageUri, measurementSecret: secret, kmsCredentials: credentials } };
 }
 
 /** Of an init that was begun with the cluster's own KMS. */

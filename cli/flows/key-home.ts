@@ -1,20 +1,20 @@
 import { toUtf8 } from '@asterism/bytes/encoding';
 import type { ExternalKmsConfig } from '@asterism/config/kms-config';
-import type { KmsCredentials } from '@asterism/config/kms-credentials';
+import { type KmsCredentials, readCredentials } from '@asterism/config/kms-credentials';
+import type { StoredKeyHome } from '@asterism/config/state';
+import { ParseError } from '@asterism/errors/errors';
 import { renderHomeCredentials } from '@asterism/kms/key-configuration';
-import { renderKmsUri, renderStoreUri } from '@asterism/kms/uri';
-
-/** Where the keys of a cluster come from, as it travels in requests. */
-export interface KeyHome {
-  readonly kmsUri: string;
-  readonly storageUri: string;
-}
+import { parseKmsUri, parseStoreUri, renderKmsUri, renderStoreUri } from '@asterism/kms/uri';
 
 /**
- * The URIs of an external KMS and its store; they hold no credentials.
+ * The URIs of an external KMS and its store, which hold no credentials, and where those are.
  * @param clusterId 64 hexadecimal digits; every wrapped key is bound to it
  */
-export function externalKeyHome(kms: ExternalKmsConfig, clusterId: string, generation: number): KeyHome {
+export function externalKeyHome(
+  kms: ExternalKmsConfig,
+  clusterId: string,
+  generation: number,
+): StoredKeyHome {
   const { type, parameters, v26Blobs, store } = kms;
   return {
     kmsUri: renderKmsUri({
@@ -27,7 +27,24 @@ export function externalKeyHome(kms: ExternalKmsConfig, clusterId: string, gener
       credentials: {},
     }),
     storageUri: renderStoreUri({ name: store.type, parameters: store.parameters, credentials: {} }),
+    sources: { kms: kms.credentials, storage: store.credentials },
   };
+}
+
+/**
+ * What a request says of an external home.
+ * @throws AsterismError ERR_CREDENTIALS
+ */
+export async function requestOf(
+  { kmsUri, storageUri, sources }: StoredKeyHome,
+  folder: string,
+): Promise<{ kmsUri: string; storageUri: string; kmsCredentials: Uint8Array }> {
+  const kms = parseKmsUri(kmsUri);
+  const store = parseStoreUri(storageUri);
+  if (kms.kind === 'cluster' || store === 'none')
+    throw new ParseError('the state file names no external KMS', { code: 'ERR_CONFIG' });
+  const credentials = await readCredentials(kms.name, store.name, sources, folder, process.env);
+  return { kmsUri, storageUri, kmsCredentials: credentialBytes(credentials) };
 }
 
 /** Empty where there are none: then the nodes use what they have themselves. */

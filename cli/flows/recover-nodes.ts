@@ -7,11 +7,18 @@ import { API } from '@asterism/rpc/gen/recover_pb';
 /** Port at which a node that cannot open its disk waits for help. */
 export const RECOVERY_PORT = 9999;
 
+/** Where a node is told to get its disk key. */
+export interface RecoveryHome {
+  readonly kmsUri: string;
+  readonly storageUri: string;
+  readonly kmsCredentials?: Uint8Array;
+}
+
 export interface RecoverPlan {
   readonly targets: readonly { readonly name: string; readonly host: string; readonly port: number }[];
   readonly verifier: Verifier;
-  readonly kmsUri: string;
-  readonly storageUri: string;
+  /** Tried one after the other: while keys are rotated, a disk has its key from one of two. */
+  readonly homes: readonly RecoveryHome[];
   readonly signal: AbortSignal;
   /** Milliseconds to wait for a node to ask, counted anew from each node that was recovered. */
   readonly patienceMs: number;
@@ -68,11 +75,16 @@ async function recoverOne(plan: RecoverPlan, host: string, port: number): Promis
   }
   try {
     // From here on silence is a failure: the node has the secret's way and must say what became of it.
-    await client.recover(
-      { kmsUri: plan.kmsUri, storageUri: plan.storageUri },
-      { signal: plan.signal, timeoutMs: 120_000 },
-    );
-    return true;
+    for (const [i, home] of plan.homes.entries()) {
+      try {
+        await client.recover(home, { signal: plan.signal, timeoutMs: 120_000 });
+        return true;
+      } catch (error) {
+        plan.signal.throwIfAborted();
+        if (i === plan.homes.length - 1) throw error;
+      }
+    }
+    return false;
   } finally {
     client.close();
   }

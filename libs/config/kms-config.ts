@@ -25,7 +25,8 @@ export interface ExternalKmsConfig {
 
 export type KmsConfig = { readonly type: 'cluster' } | ExternalKmsConfig;
 
-const source = z.union(
+/** In a file: where a credential is read. */
+export const credentialSource: z.ZodType<CredentialSource> = z.union(
   [
     z.strictObject({ file: z.string().min(1).max(4096) }),
     z.strictObject({ env: z.string().regex(/^[A-Za-z_][A-Za-z0-9_]{0,127}$/) }),
@@ -47,7 +48,7 @@ function flat(type: string, home: Home, more: z.ZodRawShape) {
   const parameters = Object.entries(home.parameters).map(([name, given]) => [name, value(given)]);
   const credentials = Object.entries(home.credentials).map(([name, given]) => [
     name,
-    given.required === true ? source : source.optional(),
+    given.required === true ? credentialSource : credentialSource.optional(),
   ]);
   const needed = Object.values(home.credentials).some(({ required }) => required === true);
   const allCredentials = z.strictObject(Object.fromEntries(credentials));

@@ -3,7 +3,7 @@ import { open } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { fromUtf8 } from '@asterism/bytes/encoding';
 import { AsterismError } from '@asterism/errors/errors';
-import { KMS_HOMES, STORE_HOMES } from '@asterism/kms/catalogue';
+import { KMS_HOMES, type KmsName, STORE_HOMES, type StoreName } from '@asterism/kms/catalogue';
 import type { Value } from '@asterism/kms/settings';
 import type { CredentialSource, ExternalKmsConfig } from './kms-config.ts';
 
@@ -15,23 +15,40 @@ export interface KmsCredentials {
 
 const MAX_BYTES = 64 * 1024;
 
-/**
- * Reads what a configuration says of credentials.
- *
- * @param folder against which relative file names count: the workspace
- * @throws AsterismError ERR_CREDENTIALS naming the credential and its source, never its value
- */
-export async function readKmsCredentials(
+/** Where the credentials of a KMS and its store are read. */
+export interface CredentialSources {
+  readonly kms: Readonly<Record<string, CredentialSource>>;
+  readonly storage: Readonly<Record<string, CredentialSource>>;
+}
+
+/** Reads what a configuration says of credentials, see {@link readCredentials}. */
+export function readKmsCredentials(
   { type, credentials, store }: ExternalKmsConfig,
   folder: string,
   env: NodeJS.ProcessEnv,
 ): Promise<KmsCredentials> {
+  return readCredentials(type, store.type, { kms: credentials, storage: store.credentials }, folder, env);
+}
+
+/**
+ * Reads credentials from where they are.
+ *
+ * @param folder against which relative file names count: the workspace
+ * @throws AsterismError ERR_CREDENTIALS naming the credential and its source, never its value
+ */
+export async function readCredentials(
+  kms: KmsName,
+  store: StoreName,
+  sources: CredentialSources,
+  folder: string,
+  env: NodeJS.ProcessEnv,
+): Promise<KmsCredentials> {
   return {
-    kms: await readAll('kms.credentials', credentials, KMS_HOMES[type].credentials, folder, env),
+    kms: await readAll('kms.credentials', sources.kms, KMS_HOMES[kms].credentials, folder, env),
     storage: await readAll(
       'kms.store.credentials',
-      store.credentials,
-      STORE_HOMES[store.type].credentials,
+      sources.storage,
+      STORE_HOMES[store].credentials,
       folder,
       env,
     ),

@@ -7,6 +7,9 @@ import { parseJson } from './strict.ts';
 /** Name of the master secret in a workspace. */
 export const MASTER_SECRET_FILE = 'asterism-mastersecret.json';
 
+/** The one of the next generation, while a rotation is under way. */
+export const NEXT_MASTER_SECRET_FILE = 'asterism-mastersecret.next.json';
+
 /** The root of every key of a cluster. Whoever has it can read all disks. */
 export interface MasterSecret {
   /** 16 bytes or more; 32 where generated here. */

@@ -1,6 +1,7 @@
 import { ParseError } from '@asterism/errors/errors';
 import { z } from 'zod';
 import { clusterName } from './cluster-config.ts';
+import { credentialSource } from './kms-config.ts';
 import { parseJson } from './strict.ts';
 
 /** Name of the state file in a workspace. */
@@ -10,6 +11,14 @@ export const STATE_FILE = 'asterism-state.json';
 export const STATE_SCHEMA = 1;
 
 const base64 = z.base64();
+const sources = z.record(z.string(), credentialSource);
+const keyHome = z.strictObject({
+  /** Without credentials. */
+  kmsUri: z.string(),
+  storageUri: z.string(),
+  /** Where credentials are read. */
+  sources: z.strictObject({ kms: sources, storage: sources }),
+});
 const schema = z.strictObject({
   schema: z.literal(STATE_SCHEMA),
   name: clusterName,
@@ -39,14 +48,18 @@ const schema = z.strictObject({
     .optional(),
   /** 32 bytes that the CLI chose for a cluster whose keys an external KMS keeps, base64; gone when its init has ended. */
   measurementSecret: base64.optional(),
-  /** The external KMS and store of the cluster, without credentials; missing where keys are derived. */
-  keyHome: z.strictObject({ kmsUri: z.string(), storageUri: z.string() }).optional(),
+  /** The external KMS and store of the cluster; missing where keys are derived. */
+  keyHome: keyHome.optional(),
+  /** The one that a rotation under way leads to. */
+  nextKeyHome: keyHome.optional(),
   /** Initialized, but the first node may not know yet that this workspace has the kubeconfig. */
   initUnconfirmed: z.literal(true).optional(),
 });
 
 /** What Asterism knows of the cluster that a workspace made. */
 export type ClusterState = z.infer<typeof schema>;
+/** An external KMS and store, as the state file names them. */
+export type StoredKeyHome = NonNullable<ClusterState['keyHome']>;
 export type Phase = ClusterState['phase'];
 
 /** Turns a state of schema n into one of schema n + 1. Entry n of {@link MIGRATIONS} handles schema n. */

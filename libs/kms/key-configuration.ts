@@ -8,6 +8,9 @@ export const KEY_CONFIGURATION = {
   type: 'asterism.dev/kms',
 } as const;
 
+/** The gauge by which a KeyService tells which version of the Secret it goes by. */
+export const KEY_GENERATION_METRIC = 'asterism_key_generation';
+
 const MAX_BYTES = 256 * 1024;
 const uri = z.string().min(1).max(16_384);
 const credentials = z.record(z.string().max(64), z.string().max(65_536));

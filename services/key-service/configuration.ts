@@ -14,7 +14,8 @@ const INTERVAL_MS = 2000;
 
 export interface WatchOptions {
   readonly api: KubernetesApi;
-  readonly apply: (configuration: KeyConfiguration) => Promise<void>;
+  /** @param version of the Secret, as the API server counts */
+  readonly apply: (configuration: KeyConfiguration, version: string) => Promise<void>;
   readonly log: {
     info(fields: object, message: string): void;
     error(fields: object, message: string): void;
@@ -36,7 +37,7 @@ export async function followKeyConfiguration(options: WatchOptions): Promise<voi
     try {
       const { version, configuration } = await readKeyConfiguration(api, signal);
       if (version !== applied) {
-        await apply(configuration());
+        await apply(configuration(), version);
         applied = version;
         log.info({ version }, 'the key configuration is in force');
       }

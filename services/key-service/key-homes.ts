@@ -37,6 +37,7 @@ export class KeyHomes {
   /** The older one first. */
   #homes: readonly OpenHome[] = [];
   #configuration: KeyConfiguration | undefined;
+  #version = '';
 
   constructor(options: KeyHomesOptions) {
     this.#options = options;
@@ -52,11 +53,16 @@ export class KeyHomes {
     return this.#configuration;
   }
 
+  /** Which version of the configuration is in force; empty before there is one. */
+  get version(): string {
+    return this.#version;
+  }
+
   /**
    * Takes a new configuration. Homes that stay keep what they have cached; those that go end their calls first.
    * @throws AsterismError a home cannot be opened; the present ones stay
    */
-  async configure(configuration: KeyConfiguration): Promise<void> {
+  async configure(configuration: KeyConfiguration, version = ''): Promise<void> {
     const next: OpenHome[] = [];
     const fresh: KeyHome[] = [];
     try {
@@ -79,6 +85,7 @@ export class KeyHomes {
     const gone = this.#homes.filter((one) => !next.includes(one));
     this.#homes = next;
     this.#configuration = configuration;
+    this.#version = version;
     for (const { home } of gone) this.#closeLater(home);
   }
 

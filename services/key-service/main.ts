@@ -31,14 +31,14 @@ await runService({ name: 'key-service', healthPort: 9101 }, async ({ log, regist
   const audit = await AuditLog.open(AUDIT_LOG);
   log.info(audit.head, 'audit log opened');
   const stopping = new AbortController();
-  const { observer } = keyMetrics(registry, () => homes.generation);
+  const { observer } = keyMetrics(registry, () => homes);
   const homes = new KeyHomes({
     open: (configuration) => openKeyHome({ ...configuration, kubernetes: api, observer }),
     log,
   });
   const following = followKeyConfiguration({
     api,
-    apply: (configuration) => homes.configure(configuration),
+    apply: (configuration, version) => homes.configure(configuration, version),
     log,
     signal: stopping.signal,
   });

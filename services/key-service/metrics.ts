@@ -1,10 +1,16 @@
+import { KEY_GENERATION_METRIC } from '@asterism/kms/key-configuration';
 import type { KeyObserver } from '@asterism/kms/types';
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 
 const SECONDS = [0.005, 0.02, 0.1, 0.5, 2, 10, 30];
 
+import type { KeyHomes } from './key-homes.ts';
+
 /** What of the key homes is counted. */
-export function keyMetrics(registry: Registry, generation: () => number): { readonly observer: KeyObserver } {
+export function keyMetrics(
+  registry: Registry,
+  homes: () => Pick<KeyHomes, 'generation' | 'version'>,
+): { readonly observer: KeyObserver } {
   const exchanges = new Histogram({
     name: 'asterism_kms_exchange_seconds',
     help: 'Exchanges with the external KMS and the store of wrapped keys, by what came of them',
@@ -19,11 +25,14 @@ export function keyMetrics(registry: Registry, generation: () => number): { read
     registers: [registry],
   });
   new Gauge({
-    name: 'asterism_key_generation',
-    help: 'Generation of the key encryption key that new keys get; 0 before a key home is open',
+    name: KEY_GENERATION_METRIC,
+    help: 'Generation of the key encryption key that new keys get, by the version of the configuration that says so',
+    labelNames: ['version'],
     registers: [registry],
     collect() {
-      this.set(generation());
+      const { generation, version } = homes();
+      this.reset();
+      this.set({ version }, generation);
     },
   });
   return {

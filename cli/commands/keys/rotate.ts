@@ -9,31 +9,35 @@ import { diskBindings } from '../../flows/disk-bindings.ts';
 import { type DiskOutcome, type DiskPlan, rotateDisks } from '../../flows/rotate-disk.ts';
 import { DISK_PORT } from '../../flows/sync-disk.ts';
 import type { LoadParts, Parts } from '../../parts.ts';
+import { rotateKekCommand } from './rotate-kek.ts';
 
 export function rotateCommand(load: LoadParts): Command {
-  return new Command('rotate').description('Give what keys protect other keys.').addCommand(
-    new Command('disk')
-      .description("Change the keys of nodes' state disks while they run.")
-      .argument('[node...]', 'nodes, as status calls them')
-      .option('--all', 'every node of the state file', false)
-      .addHelpText(
-        'after',
-        `
+  return new Command('rotate')
+    .description('Change keys while the cluster runs.')
+    .addCommand(rotateKekCommand(load))
+    .addCommand(
+      new Command('disk')
+        .description("Change the keys of nodes' state disks while they run.")
+        .argument('[node...]', 'nodes, as status calls them')
+        .option('--all', 'every node of the state file', false)
+        .addHelpText(
+          'after',
+          `
 Each node gets a key of its own from the cluster, proves that it opens the disk, and only then gives the old one up.
 A change that was cut off is completed by the next call. The key with which the data are encrypted stays: who has the
 old key and a copy of the disk can read that copy.`,
-      )
-      .action(async (names: string[], { all }: { all: boolean }, command: Command) => {
-        const context = contextOf(command);
-        const parts = await load();
-        const disks = await context.progress.phase('rotate disk', async (onStep) =>
-          rotateDisks({ ...(await diskPlan(context, parts, all ? undefined : names)), onStep }),
-        );
-        process.exitCode = gravest(disks.map(({ exitCode }) => exitCode));
-        const trust = parts.trustStatement(await context.workspace.config());
-        context.out.result({ disks, trust }, [...disks.map(describeDisk), trust].join('\n'));
-      }),
-  );
+        )
+        .action(async (names: string[], { all }: { all: boolean }, command: Command) => {
+          const context = contextOf(command);
+          const parts = await load();
+          const disks = await context.progress.phase('rotate disk', async (onStep) =>
+            rotateDisks({ ...(await diskPlan(context, parts, all ? undefined : names)), onStep }),
+          );
+          process.exitCode = gravest(disks.map(({ exitCode }) => exitCode));
+          const trust = parts.trustStatement(await context.workspace.config());
+          context.out.result({ disks, trust }, [...disks.map(describeDisk), trust].join('\n'));
+        }),
+    );
 }
 
 /**

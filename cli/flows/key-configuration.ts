@@ -1,0 +1,122 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fromBase64, fromUtf8, toBase64, toUtf8 } from '@asterism/bytes/encoding';
+import { AsterismError, UnreachableError } from '@asterism/errors/errors';
+import {
+  type HomeConfiguration,
+  KEY_CONFIGURATION,
+  KEY_GENERATION_METRIC,
+  parseKeyConfiguration,
+  renderKeyConfiguration,
+} from '@asterism/kms/key-configuration';
+import { KubernetesApiError, type KubernetesObject } from '@asterism/kubernetes/api';
+import type { AdminApi } from './admin-api.ts';
+
+const SYSTEM = '/api/v1/namespaces/kube-system';
+const PATH = `${SYSTEM}/secrets/${KEY_CONFIGURATION.name}`;
+const PODS = `${SYSTEM}/pods?labelSelector=app%3Dkey-service`;
+const DAEMON_SET = '/apis/apps/v1/namespaces/kube-system/daemonsets/key-service';
+const HEALTH_PORT = 9101;
+
+interface Secret extends KubernetesObject {
+  readonly data?: Readonly<Record<string, string>>;
+}
+
+/** The cluster's key configuration, as it was read. */
+export interface ReadConfiguration {
+  readonly homes: readonly HomeConfiguration[];
+  /** For {@link writeHomes}: nobody else's change is written over. */
+  readonly object: KubernetesObject;
+}
+
+/** @throws AsterismError ERR_KEY_CONFIGURATION */
+export async function readHomes(api: AdminApi, signal: AbortSignal): Promise<ReadConfiguration> {
+  const object = await api.call<Secret>('GET', PATH, undefined, signal);
+  const content = object.data?.[KEY_CONFIGURATION.entry];
+  if (content === undefined)
+    throw new AsterismError(
+      'ERR_KEY_CONFIGURATION',
+      `the Secret ${KEY_CONFIGURATION.name} holds no configuration`,
+    );
+  return { homes: parseKeyConfiguration(fromUtf8(fromBase64(content))).homes, object };
+}
+
+/** @returns the version of the new configuration */
+export async function writeHomes(
+  api: AdminApi,
+  read: ReadConfiguration,
+  homes: readonly HomeConfiguration[],
+  signal: AbortSignal,
+): Promise<string> {
+  const data = { [KEY_CONFIGURATION.entry]: toBase64(toUtf8(renderKeyConfiguration({ homes }))) };
+  try {
+    return versionOf(await api.call('PUT', PATH, { ...read.object, data }, signal));
+  } catch (error) {
+    if (!(error instanceof KubernetesApiError) || error.status !== 409) throw error;
+    throw new AsterismError(
+      'ERR_KEY_CONFIGURATION',
+      'somebody else has just changed the key configuration; run this again',
+    );
+  }
+}
+
+export const versionOf = ({ metadata }: KubernetesObject): string => metadata?.resourceVersion ?? '';
+
+/**
+ * Waits until every replica of the KeyService goes by a version of the configuration.
+ * @throws UnreachableError when time is up
+ */
+export async function untilInForce(
+  api: AdminApi,
+  version: string,
+  { timeoutMs, signal, onState }: { timeoutMs: number; signal: AbortSignal; onState: (text: string) => void },
+): Promise<void> {
+  const deadline = performance.now() + timeoutMs;
+  for (;;) {
+    const { behind, total } = await replicasBehind(api, version, signal);
+    if (total > 0 && behind.length === 0) return;
+    onState(`${total - behind.length} of ${total} KeyServices have the new configuration`);
+    if (performance.now() > deadline) {
+      throw new UnreachableError(
+        `after ${Math.round(timeoutMs / 1000)} s not every KeyService goes by the new configuration: ${behind.join(', ')}. ` +
+          'See why with: kubectl -n kube-system logs -l app=key-service; then run this again',
+        { code: 'ERR_KEY_SERVICES_BEHIND' },
+      );
+    }
+    await sleep(1000, undefined, { signal }).catch(() => signal.throwIfAborted());
+  }
+}
+
+interface PodList extends KubernetesObject {
+  readonly items?: readonly {
+    readonly metadata?: { readonly name?: string; readonly deletionTimestamp?: string };
+    readonly status?: { readonly phase?: string };
+  }[];
+}
+
+interface DaemonSet extends KubernetesObject {
+  readonly status?: { readonly desiredNumberScheduled?: number };
+}
+
+async function replicasBehind(api: AdminApi, version: string, signal: AbortSignal) {
+  const wanted =
+    (await api.call<DaemonSet>('GET', DAEMON_SET, undefined, signal)).status?.desiredNumberScheduled ?? 0;
+  const { items = [] } = await api.call<PodList>('GET', PODS, undefined, signal);
+  const names = items.flatMap(({ metadata, status }) =>
+    metadata?.deletionTimestamp === undefined && status?.phase === 'Running' ? [metadata?.name ?? ''] : [],
+  );
+  const behind: string[] = [];
+  for (const name of names) if (!(await goesBy(api, name, version, signal))) behind.push(name);
+  for (let missing = names.length; missing < wanted; missing++) behind.push('one that does not run');
+  return { behind, total: Math.max(wanted, names.length) };
+}
+
+async function goesBy(api: AdminApi, pod: string, version: string, signal: AbortSignal): Promise<boolean> {
+  try {
+    const metrics = await api.text(`${SYSTEM}/pods/${pod}:${HEALTH_PORT}/proxy/metrics`, signal);
+    return metrics.includes(`${KEY_GENERATION_METRIC}{version="${version}"}`);
+  } catch (error) {
+    signal.throwIfAborted();
+    if (error instanceof KubernetesApiError || error instanceof UnreachableError) return false;
+    throw error;
+  }
+}

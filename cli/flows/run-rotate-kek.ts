@@ -1,0 +1,180 @@
+import { link, rename, rm } from 'node:fs/promises';
+import { fromUtf8 } from '@asterism/bytes/encoding';
+import type { ExternalKmsConfig } from '@asterism/config/kms-config';
+import {
+  generateMasterSecret,
+  MASTER_SECRET_FILE,
+  type MasterSecret,
+  NEXT_MASTER_SECRET_FILE,
+  renderMasterSecret,
+} from '@asterism/config/master-secret';
+import type { ClusterState, StoredKeyHome } from '@asterism/config/state';
+import { type Workspace, WorkspaceError } from '@asterism/config/workspace';
+import { deriveKey, MEASUREMENT_SECRET_ID } from '@asterism/crypto/derive';
+import { syncFolder } from '@asterism/disk/atomic-file';
+import { NO_STORE_URI, renderClusterKmsUri } from '@asterism/kms/cluster-uri';
+import { type HomeConfiguration, parseHomeCredentials } from '@asterism/kms/key-configuration';
+import { parseKmsUri } from '@asterism/kms/uri';
+import type { Context } from '../context.ts';
+import { adminApi } from './admin-api.ts';
+import { externalKeyHome, requestOf } from './key-home.ts';
+import { checkOfCluster, masterSecretOfFile } from './master-secret-source.ts';
+import { rewrapKeys } from './rewrap-order.ts';
+import { type DiskPlan, moveDisks, refreshDisks } from './rotate-disk.ts';
+import {
+  checkDisks,
+  introduce,
+  type RotationPlan,
+  type RotationResult,
+  retire,
+  withNextHome,
+} from './rotate-kek.ts';
+
+export interface RotateKekOptions {
+  /** Disks that no node has any more are given up with the old key. */
+  readonly giveUpMissing: boolean;
+}
+
+/**
+ * Rotates the key encryption key of the workspace's cluster while it runs. Stopped anywhere, it goes on when it is run
+ * again: what is next is saved before the cluster hears of it, and the cluster says how far it is.
+ */
+export async function runRotateKek(
+  context: Context,
+  disks: Omit<DiskPlan, 'onStep'>,
+  options: RotateKekOptions,
+): Promise<RotationResult> {
+  const { workspace, progress } = context;
+  return workspace.exclusively(() =>
+    progress.phase('rotate kek', async (onStep) => {
+      const state = await workspace.requireState();
+      const config = await workspace.config();
+      const { kms } = config;
+      const plan = { ...disks, onStep };
+      if (state.keyHome === undefined) {
+        if (kms.type === 'cluster') return rotateMasterSecret(context, state, plan, options);
+        throw moved(
+          `the keys of this cluster are derived from its master secret, not kept by kms.type: ${kms.type}`,
+        );
+      }
+      if (kms.type === 'cluster')
+        throw moved('an external KMS keeps the keys of this cluster, not kms.type: cluster');
+      return rotateExternal(context, state, state.keyHome, kms, plan);
+    }),
+  );
+}
+
+/** Keys are derived: another master secret gives other keys, so every disk gets a new one. */
+async function rotateMasterSecret(
+  context: Context,
+  state: ClusterState,
+  disks: DiskPlan,
+  { giveUpMissing }: RotateKekOptions,
+): Promise<RotationResult> {
+  const { workspace, signal } = context;
+  const secret = await nextMasterSecret(context, state);
+  const generation = secret.generation ?? 1;
+  const next = { kmsUri: renderClusterKmsUri(secret), storageUri: NO_STORE_URI };
+  const plan = await planOf(workspace, next, disks, signal);
+  disks.onStep(`master secret of generation ${generation}: into every KeyService`);
+  let outcomes: RotationResult['disks'] = [];
+  if ((await introduce(plan)) === 'introduced') {
+    const moved = await moveDisks(disks, generation);
+    checkDisks(moved.disks, moved.left, giveUpMissing);
+    outcomes = moved.disks;
+    disks.onStep('the former master secret: out of every KeyService');
+    await retire(plan);
+  }
+  await takeNextSecret(workspace, generation);
+  return { generation, rewrapped: 0, disks: outcomes };
+}
+
+/** Keys are stored: they stay as they are, and are wrapped by another key encryption key. */
+async function rotateExternal(
+  { workspace, signal }: Context,
+  state: ClusterState,
+  present: StoredKeyHome,
+  kms: ExternalKmsConfig,
+  disks: DiskPlan,
+): Promise<RotationResult> {
+  const generation = parseKmsUri(present.kmsUri).generation + 1;
+  const home = externalKeyHome(kms, state.clusterId ?? '', generation);
+  if (home.storageUri !== present.storageUri) {
+    throw moved(
+      'the configuration names another store than the cluster has: a rotation changes the key encryption key only; change kms.store back',
+    );
+  }
+  if (state.nextKeyHome !== undefined && state.nextKeyHome.kmsUri !== home.kmsUri)
+    throw moved(
+      'a rotation to another KMS or key is under way; change the configuration back and end it first',
+    );
+  await workspace.writeState({ ...state, nextKeyHome: home });
+  const { kmsUri, storageUri, kmsCredentials } = await requestOf(home, workspace.folder);
+  const next: HomeConfiguration = {
+    kmsUri,
+    storageUri,
+    ...(kmsCredentials.length > 0 && { credentials: parseHomeCredentials(fromUtf8(kmsCredentials)) }),
+  };
+  const plan = await planOf(workspace, next, disks, signal);
+  disks.onStep(`key encryption key of generation ${generation}: into every KeyService`);
+  let rewrapped = 0;
+  if ((await introduce(plan)) === 'introduced') {
+    const done = await rewrapKeys(plan.api, generation, signal, disks.onStep);
+    rewrapped = done.rewrapped + done.alreadyDone;
+    disks.onStep('the former key: out of every KeyService');
+    await retire(plan);
+  }
+  // The copies in the headers of disks come last: KeyServices that still knew the former key could give its envelopes.
+  const outcomes = await refreshDisks(disks);
+  checkDisks(outcomes, [], true);
+  await workspace.writeState(withNextHome(await workspace.requireState()));
+  return { generation, rewrapped, disks: outcomes };
+}
+
+async function planOf(
+  workspace: Workspace,
+  next: HomeConfiguration,
+  { onStep }: DiskPlan,
+  signal: AbortSignal,
+): Promise<RotationPlan> {
+  return { api: await adminApi(workspace), next, signal, onStep };
+}
+
+/** On disk before anybody hears of it: who has no master secret has no keys. */
+async function nextMasterSecret(context: Context, state: ClusterState): Promise<MasterSecret> {
+  const { workspace } = context;
+  const prepared = await workspace.masterSecret(workspace.path(NEXT_MASTER_SECRET_FILE));
+  if (prepared !== undefined) {
+    checkOfCluster(prepared, state, workspace.path(NEXT_MASTER_SECRET_FILE));
+    return prepared;
+  }
+  const present = await masterSecretOfFile(context, undefined);
+  checkOfCluster(present, state, workspace.path(MASTER_SECRET_FILE));
+  const { key, salt, generation = 1 } = present;
+  const secret: MasterSecret = {
+    ...generateMasterSecret(),
+    generation: generation + 1,
+    // The id of the cluster hangs on it, and stays.
+    measurementSecret: present.measurementSecret ?? deriveKey(key, salt, MEASUREMENT_SECRET_ID, 32),
+  };
+  await workspace.create(NEXT_MASTER_SECRET_FILE, renderMasterSecret(secret));
+  return secret;
+}
+
+/** The file of the former one stays under another name: old backups of disks may need it. */
+async function takeNextSecret(workspace: Workspace, generation: number): Promise<void> {
+  const present = workspace.path(MASTER_SECRET_FILE);
+  const retired = workspace.path(retiredSecretFile(generation - 1));
+  await rm(retired, { force: true });
+  await link(present, retired);
+  await rename(workspace.path(NEXT_MASTER_SECRET_FILE), present);
+  await syncFolder(workspace.folder);
+}
+
+/** Name in the workspace of a master secret that opens nothing of the cluster any more. */
+export const retiredSecretFile = (generation: number): string =>
+  `asterism-mastersecret.retired-${generation}.json`;
+
+function moved(why: string): WorkspaceError {
+  return new WorkspaceError('ERR_OTHER_KMS', why);
+}
