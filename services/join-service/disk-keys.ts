@@ -73,6 +73,19 @@ export class DiskKeys {
     return name && this.#named(binding, name, machine, signal);
   }
 
+  /** A next key that cannot be had must not keep a node out: its disk may well be open with the present one. */
+  async nextOrWhyNot(
+    binding: DiskBinding,
+    machine: string,
+    signal: AbortSignal,
+  ): Promise<{ readonly next?: DiskKey | undefined; readonly missing?: string }> {
+    try {
+      return { next: await this.next(binding, machine, signal) };
+    } catch (error) {
+      return { missing: error instanceof AsterismError ? error.code : 'unexpected' };
+    }
+  }
+
   async #named(
     { uuid }: DiskBinding,
     name: DiskKeyName,

@@ -14,8 +14,8 @@ import type { RateLimiter } from '@asterism/runtime/rate-limiter';
 import { Refusals } from '@asterism/runtime/refusals';
 import { Counter, type Registry } from 'prom-client';
 import { takeTurn } from './control-plane-turn.ts';
-import { type DataKeys, type DiskKey, DiskKeys, isChange, tokenOf } from './disk-keys.ts';
-import { bindDisk, type DiskBinding, type DiskOwner, ownDisk, readDiskUuid, recordKey } from './disks.ts';
+import { type DataKeys, DiskKeys, isChange, tokenOf } from './disk-keys.ts';
+import { bindDisk, type DiskOwner, ownDisk, readDiskUuid, recordKey } from './disks.ts';
 import { machineAt, machineOf, type PeerMachine } from './peers.ts';
 import { clusterVersion } from './versions.ts';
 
@@ -104,19 +104,6 @@ export function joinService(parts: JoinServiceParts): Handlers<typeof API> {
         ? machineOf(await metadata.self(context.signal), context.peer.address)
         : await machineAt(metadata, context.peer.address, context.signal);
     return { machine, owner: ownerOf(machine, verdict) };
-  }
-
-  /** A next key that cannot be had must not keep a node out whose disk may well be open with the present one. */
-  async function nextOrWhyNot(
-    binding: DiskBinding,
-    machine: string,
-    signal: AbortSignal,
-  ): Promise<{ next?: DiskKey | undefined; missing?: string }> {
-    try {
-      return { next: await keys.next(binding, machine, signal) };
-    } catch (error) {
-      return { missing: error instanceof AsterismError ? error.code : 'unexpected' };
-    }
   }
 
   /** Runs one request; whatever comes of it is in the audit log before the answer leaves. */
@@ -217,7 +204,7 @@ export function joinService(parts: JoinServiceParts): Handlers<typeof API> {
         const binding = await ownDisk(api, uuid, owner, signal);
         const [present, { next, missing }, measurementSecret] = await Promise.all([
           keys.present(binding, machine.instanceName, signal),
-          nextOrWhyNot(binding, machine.instanceName, signal),
+          keys.nextOrWhyNot(binding, machine.instanceName, signal),
           keys.measurementSecret(machine.instanceName, signal),
         ]);
         return {
