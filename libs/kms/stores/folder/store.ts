@@ -9,6 +9,9 @@ import { KmsError, KmsUnavailableError } from '../../errors.ts';
 import { type DekStore, MAX_OBJECT_BYTES, OBJECT_NAME, type StoredObject } from '../../store.ts';
 
 const LOCK_MS = 10_000;
+const LINGER_MS = 50;
+/** After so long others have their turn. */
+const MAX_HELD_MS = 1000;
 
 /**
  * Wrapped DEKs as files of a folder, each named by its id: for a machine before its cluster is there, and for copies.
@@ -121,7 +124,9 @@ class FolderStore implements DekStore {
     }
   }
 
-  async close(): Promise<void> {}
+  async close(): Promise<void> {
+    await this.#changes.release();
+  }
 
   /** Does something with a new file that has these bytes on the disk. Its name is none of a key. */
   async #written<T>(bytes: Uint8Array, use: (temporary: string) => Promise<T>): Promise<T> {
@@ -147,39 +152,53 @@ class FolderStore implements DekStore {
 class Changes {
   readonly #path: string;
   #last: Promise<unknown> = Promise.resolve();
-  #waiting = 0;
-  #lock: Promise<(() => Promise<void>) | undefined> | undefined;
+  #lock: { readonly release: () => Promise<void>; readonly since: number } | undefined;
+  #idle: NodeJS.Timeout | undefined;
 
   constructor(path: string) {
     this.#path = path;
   }
 
-  async take<T>(change: () => Promise<T>): Promise<T> {
-    this.#waiting++;
-    // One lock for all who wait in this process: taking it starts a program.
-    this.#lock ??= takeFlock(`${this.#path}/`, { waitMs: LOCK_MS });
-    const lock = this.#lock;
+  take<T>(change: () => Promise<T>): Promise<T> {
     const turn = this.#last.then(async () => {
-      if ((await lock) === undefined)
-        throw new KmsUnavailableError(
-          'ERR_STORE_UNAVAILABLE',
-          `another process keeps changing ${this.#path}: try again later`,
-        );
-      return change();
+      clearTimeout(this.#idle);
+      try {
+        await this.#hold();
+        return await change();
+      } finally {
+        this.#idle = setTimeout(() => this.release(), LINGER_MS);
+      }
     });
     this.#last = turn.catch(() => {});
-    try {
-      return await turn;
-    } finally {
-      this.#waiting--;
-      if (this.#waiting === 0) {
-        this.#lock = undefined;
-        await lock.then(
-          (release) => release?.(),
-          () => {},
-        );
-      }
-    }
+    return turn;
+  }
+
+  /** The lock is kept between changes that follow each other: taking it starts a program. */
+  async #hold(): Promise<void> {
+    if (this.#lock !== undefined && performance.now() - this.#lock.since > MAX_HELD_MS) await this.#release();
+    if (this.#lock !== undefined) return;
+    const release = await takeFlock(`${this.#path}/`, { waitMs: LOCK_MS });
+    if (release === undefined)
+      throw new KmsUnavailableError(
+        'ERR_STORE_UNAVAILABLE',
+        `another process keeps changing ${this.#path}: try again later`,
+      );
+    this.#lock = { release, since: performance.now() };
+  }
+
+  /** After the changes that wait. */
+  async release(): Promise<void> {
+    this.#last = this.#last.then(async () => {
+      clearTimeout(this.#idle);
+      await this.#release();
+    });
+    await this.#last;
+  }
+
+  async #release(): Promise<void> {
+    const lock = this.#lock;
+    this.#lock = undefined;
+    await lock?.release();
   }
 }
 
