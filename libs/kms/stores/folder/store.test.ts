@@ -70,7 +70,8 @@ test('what is no file of a wrapped key is not read', async () => {
   await symlink(folder.file('elsewhere'), `${path}/key-link`);
   await mkdir(`${path}/key-folder`);
   await writeFile(`${path}/key-large`, new Uint8Array(64 * 1024 + 1));
-  for (const name of ['key-link', 'key-folder', 'key-large'])
+  await once(spawn('mkfifo', [`${path}/key-pipe`]), 'exit');
+  for (const name of ['key-link', 'key-folder', 'key-large', 'key-pipe'])
     await assert.rejects(store.get(name), { code: 'ERR_STORE_ANSWER' }, name);
 });
 

@@ -1,5 +1,5 @@
 import { createHash, randomUUID } from 'node:crypto';
-import { constants } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
 import { chmod, link, mkdir, open, readdir, rename, rm, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AsterismError } from '@asterism/errors/errors';
@@ -44,11 +44,9 @@ class FolderStore implements DekStore {
     checkObject(name);
     signal?.throwIfAborted();
     try {
-      await using file = await open(join(this.#path, name), constants.O_RDONLY | constants.O_NOFOLLOW);
-      const about = await file.stat();
-      if (!about.isFile() || about.size > MAX_OBJECT_BYTES)
+      const bytes = readSmallFile(join(this.#path, name));
+      if (bytes === undefined)
         throw new KmsError('ERR_STORE_ANSWER', `the file ${name} in ${this.#path} is no wrapped key`);
-      const bytes = new Uint8Array(await file.readFile());
       return { bytes, version: createHash('sha256').update(bytes).digest('hex') };
     } catch (error) {
       if (codeOf(error) === 'ENOENT') return undefined;
@@ -199,6 +197,22 @@ class Changes {
     const lock = this.#lock;
     this.#lock = undefined;
     await lock?.release();
+  }
+}
+
+/**
+ * Read at once: a kilobyte takes 10 microseconds so, and seven times as much by way of other threads.
+ * @returns undefined where it is no file, or larger than a wrapped key
+ */
+function readSmallFile(path: string): Uint8Array | undefined {
+  // Without O_NONBLOCK, opening a pipe would wait for its other end.
+  const file = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  try {
+    const about = fstatSync(file);
+    if (!about.isFile() || about.size > MAX_OBJECT_BYTES) return undefined;
+    return new Uint8Array(readFileSync(file));
+  } finally {
+    closeSync(file);
   }
 }
 
