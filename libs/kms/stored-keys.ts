@@ -83,7 +83,7 @@ class StoredKeys implements KeyHome {
     this.#stop.signal.throwIfAborted();
     const cached = this.#cache.get(id)?.dek;
     this.#observer.onCache(cached !== undefined);
-    const dek = cached === undefined ? await this.#shared(id, length, signal) : Uint8Array.from(cached);
+    const dek = cached === undefined ? await this.#shared(id, length, signal) : new Uint8Array(cached);
     if (dek.length === length) return dek;
     zero(dek);
     throw new KmsError('ERR_DEK_LENGTH', `the key ${id} has ${dek.length} bytes, not the ${length} wanted`);
@@ -94,7 +94,7 @@ class StoredKeys implements KeyHome {
     const flight = this.#flights.get(id) ?? this.#depart(id, length);
     flight.waiting++;
     try {
-      return Uint8Array.from((await orAborted(flight.opened, signal)).dek);
+      return new Uint8Array((await orAborted(flight.opened, signal)).dek);
     } finally {
       flight.waiting--;
       if (flight.waiting === 0 && flight.landed !== undefined) zero(flight.landed.dek);
@@ -109,7 +109,7 @@ class StoredKeys implements KeyHome {
       (landed) => {
         flight.landed = landed;
         this.#flights.delete(id);
-        if (!this.#stop.signal.aborted) this.#cache.set(id, { ...landed, dek: Uint8Array.from(landed.dek) });
+        if (!this.#stop.signal.aborted) this.#cache.set(id, { ...landed, dek: new Uint8Array(landed.dek) });
         if (flight.waiting === 0) zero(landed.dek);
       },
       () => this.#flights.delete(id),
@@ -120,7 +120,7 @@ class StoredKeys implements KeyHome {
   async importDek(id: string, dek: Uint8Array, signal?: AbortSignal): Promise<void> {
     checkLength(dek.length);
     const either = signal === undefined ? this.#stop.signal : AbortSignal.any([signal, this.#stop.signal]);
-    const found = await this.#find(id, () => Uint8Array.from(dek), either);
+    const found = await this.#find(id, () => new Uint8Array(dek), either);
     const same = equal(found.dek, dek);
     zero(found.dek);
     if (!same)
@@ -197,7 +197,7 @@ class StoredKeys implements KeyHome {
   async wrapped(id: string, signal?: AbortSignal): Promise<Uint8Array | undefined> {
     this.#stop.signal.throwIfAborted();
     const cached = this.#cache.get(id);
-    if (cached !== undefined) return Uint8Array.from(cached.envelope);
+    if (cached !== undefined) return new Uint8Array(cached.envelope);
     const found = await this.#stored(id, new Retries(this.#retry, signal));
     if (found !== undefined) this.#judge(id, parseEnvelope(found));
     return found;
