@@ -29,6 +29,8 @@ export interface TestHsm extends AsyncDisposable {
   makeKey(label: string, id?: string): Promise<void>;
   initToken(label: string): Promise<void>;
   deleteToken(label: string): Promise<void>;
+  /** Ends the connections and their programs, not the server. */
+  breakConnections(): void;
   /** Ends the server with all its connections and programs. */
   stop(): Promise<void>;
   /** After {@link stop}: on the same port. */
@@ -110,11 +112,14 @@ export async function startHsm(): Promise<TestHsm> {
     await once(server, 'listening');
     port = (server.address() as AddressInfo).port;
   };
+  const breakConnections = () => {
+    for (const socket of running.keys()) socket.destroy();
+  };
   const stop = async () => {
     const closed = once(server, 'close');
     server.close();
     const ended = [...running.values()].map((child) => once(child, 'exit'));
-    for (const socket of running.keys()) socket.destroy();
+    breakConnections();
     await Promise.all([closed, ...ended]);
   };
   const dispose = async () => {
@@ -155,6 +160,7 @@ export async function startHsm(): Promise<TestHsm> {
     deleteToken: async (label) => {
       await run('softhsm2-util', '--delete-token', `--token=${label}`);
     },
+    breakConnections,
     start,
     stop,
     [Symbol.asyncDispose]: dispose,

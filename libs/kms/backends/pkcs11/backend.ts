@@ -169,7 +169,7 @@ class HsmKek implements Kek {
     until: AbortSignal,
   ): Promise<T> {
     if (this.#pinRefused !== undefined) throw this.#pinRefused;
-    if (this.#closed) throw new KmsError('ERR_KMS_SETTINGS', 'the pkcs11 backend is closed');
+    if (this.#closed) throw closed();
     const timeout = AbortSignal.timeout(this.#timeoutMs);
     const signal = AbortSignal.any([until, timeout]);
     try {
@@ -193,11 +193,17 @@ class HsmKek implements Kek {
     if (this.#session?.usable) return this.#session;
     const client = await RpcClient.connect(this.#server, signal);
     try {
-      this.#session = await HsmSession.open(client, this.#key, signal);
-      return this.#session;
+      const session = await HsmSession.open(client, this.#key, signal);
+      if (this.#closed) throw closed();
+      this.#session = session;
+      return session;
     } catch (error) {
       client.close();
       throw error;
     }
   }
+}
+
+function closed(): KmsError {
+  return new KmsError('ERR_KMS_SETTINGS', 'the pkcs11 backend is closed');
 }

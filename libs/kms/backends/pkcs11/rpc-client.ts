@@ -169,3 +169,14 @@ export class RpcClient {
     }
   }
 }
+
+type Call = <T>(
+  name: CallName,
+  write: (values: ValueWriter) => void,
+  read: (values: ValueReader) => T,
+) => Promise<T>;
+
+/** {@link RpcClient.call} for several calls that one signal ends. */
+export function bind(client: RpcClient, signal: AbortSignal): Call {
+  return (name, write, read) => client.call(name, write, read, signal);
+}

@@ -13,11 +13,11 @@ import {
   CKU_USER,
 } from './cryptoki.ts';
 import { CallRefused } from './failures.ts';
-import type { RpcClient } from './rpc-client.ts';
+import { bind, type RpcClient } from './rpc-client.ts';
 import { HANDSHAKE } from './rpc-message.ts';
-import type { ValueReader, ValueWriter } from './rpc-values.ts';
+import type { ValueReader } from './rpc-values.ts';
+import { findToken, refuseLastTry } from './token.ts';
 
-const MAX_SLOTS = 64;
 const MAX_ID_BYTES = 128;
 const MAX_WRAPPED_BYTES = 256;
 const KEK_BYTES = 32n;
@@ -28,13 +28,6 @@ export interface KeyInHsm {
   readonly pin: string;
   /** CKA_LABEL. */
   readonly keyName: string;
-}
-
-interface Token {
-  readonly slot: bigint;
-  readonly label: string;
-  readonly serial: string;
-  readonly flags: bigint;
 }
 
 /** An object that lives as long as the session, and that the session can read. */
@@ -95,7 +88,7 @@ export class HsmSession {
           CKA_WRAP: 1,
           CKA_UNWRAP: 1,
         }),
-      (values) => copyId(values),
+      readAttributes,
     );
     validate(attributes, `the key ${wanted.keyName} at ${client.where}`);
     const id = attributes.CKA_ID === undefined ? '' : toHex(attributes.CKA_ID);
@@ -157,7 +150,7 @@ export class HsmSession {
     await bind(this.#client, signal)(
       'C_GetAttributeValue',
       (out) => out.ulong(this.#session).ulong(this.#key).attributeRoom({ CKA_KEY_TYPE: 8 }),
-      (values) => copyId(values),
+      readAttributes,
     );
   }
 
@@ -179,84 +172,14 @@ export class HsmSession {
   }
 }
 
-type Call = <T>(
-  name: Parameters<RpcClient['call']>[0],
-  write: (out: ValueWriter) => void,
-  read: (values: ValueReader) => T,
-) => Promise<T>;
-
-function bind(client: RpcClient, signal: AbortSignal): Call {
-  return (name, write, read) => client.call(name, write, read, signal);
-}
-
 const nothing = () => {};
 const handle = (values: ValueReader) => values.ulong();
 
 /** Of C_GetAttributeValue: what an object does not tell is not there, and the return value says no more. */
-function copyId(values: ValueReader): Attributes {
+function readAttributes(values: ValueReader): Attributes {
   const attributes = values.attributes();
   values.ulong();
   return { ...attributes, ...(attributes.CKA_ID && { CKA_ID: attributes.CKA_ID.slice() }) };
-}
-
-async function findToken(client: RpcClient, label: string, signal: AbortSignal): Promise<Token> {
-  const call = bind(client, signal);
-  const slots = await call(
-    'C_GetSlotList',
-    (out) => out.byte(1).ulongRoom(MAX_SLOTS),
-    (values) => values.ulongs(),
-  );
-  const found: Token[] = [];
-  for (const slot of slots) {
-    try {
-      const token = await call(
-        'C_GetTokenInfo',
-        (out) => out.ulong(slot),
-        (values) => tokenInfo(slot, values),
-      );
-      if (token.label === label) found.push(token);
-    } catch (error) {
-      const gone: readonly number[] = [CKR.TOKEN_NOT_PRESENT, CKR.TOKEN_NOT_RECOGNIZED, CKR.SLOT_ID_INVALID];
-      if (!(error instanceof CallRefused && gone.includes(error.value))) throw error;
-    }
-  }
-  const [token, another] = found;
-  if (token === undefined)
-    throw new KmsError(
-      'ERR_KMS_KEY_NOT_FOUND',
-      `the HSM at ${client.where} has no token with the label ${label}; check tokenLabel, and whether it is plugged in`,
-    );
-  if (another !== undefined)
-    throw new KmsError(
-      'ERR_KMS_SETTINGS',
-      `the HSM at ${client.where} has ${found.length} tokens with the label ${label}; give them different ones`,
-    );
-  return token;
-}
-
-/** CK_TOKEN_INFO. */
-function tokenInfo(slot: bigint, values: ValueReader): Token {
-  const label = values.spaceString(32);
-  values.spaceString(32);
-  values.spaceString(16);
-  const serial = values.spaceString(16);
-  const flags = values.ulong();
-  for (let i = 0; i < 10; i++) values.ulong();
-  values.version();
-  values.version();
-  values.spaceString(16);
-  return { slot, label, serial: serial.replaceAll(/[^\x21-\x7e]/g, '?'), flags };
-}
-
-/** The last try is a person's: if our PIN is wrong, it would lock the token. */
-function refuseLastTry({ flags, label }: Token, where: string): void {
-  const refuse = (why: string) =>
-    new KmsError('ERR_KMS_CREDENTIALS', `the user PIN of the token ${label} at ${where} ${why}`);
-  if (flags & CKF.USER_PIN_LOCKED) throw refuse('is locked; the security officer must set a new one');
-  if (flags & CKF.USER_PIN_FINAL_TRY)
-    throw refuse(
-      'has one try left, which is not ours; log in once with a tool of the HSM, which resets the count',
-    );
 }
 
 async function logIn(client: RpcClient, session: bigint, pin: string, signal: AbortSignal): Promise<void> {

@@ -2,6 +2,8 @@ import { fromBase64 } from '@asterism/bytes/encoding';
 import { parseJson } from '@asterism/bytes/json';
 import { ParseError } from '@asterism/errors/errors';
 
+/** What can stand in a header. */
+export const TOKEN = /^[\x21-\x7e]+$/;
 const CIPHERTEXT = /^vault:v([1-9][0-9]{0,8}):([A-Za-z0-9+/]+={0,2})$/;
 /** Bytes of a ciphertext as text; one of 32 bytes has about 100. */
 const MAX_CIPHERTEXT = 8192;
@@ -76,7 +78,7 @@ export function parseDecrypted(body: Fields): Uint8Array {
 export function parseLogin(body: Fields): Login {
   const auth = fields(body.auth, 'auth');
   const token = text(auth, 'client_token', 16384);
-  if (!/^[\x21-\x7e]+$/.test(token)) throw new ParseError('client_token is no token');
+  if (!TOKEN.test(token)) throw new ParseError('client_token is no token');
   return { token, seconds: count(auth, 'lease_duration', 0) };
 }
 

@@ -12,8 +12,8 @@ const TIMEOUT_MS = 10_000;
 const MAX_ANSWER_BYTES = 256 * 1024;
 const MAX_CONNECTIONS = 8;
 const TRIES = 3;
-/** A proxy's or the server's own: not now. 472 and 473 are standbys that do not forward. */
-const UNAVAILABLE = new Set([412, 472, 473, 502, 503, 504]);
+/** A proxy's or the server's own: not now. 472 and 473 are standbys that do not forward, 500 one that lost its leader. */
+const UNAVAILABLE = new Set([412, 472, 473, 500, 502, 503, 504]);
 
 export interface VaultRequest {
   readonly method: 'GET' | 'POST';
@@ -77,7 +77,7 @@ export class VaultClient {
   }
 
   async #sendOnce(request: VaultRequest, signal: AbortSignal): Promise<VaultAnswer> {
-    signal?.throwIfAborted();
+    signal.throwIfAborted();
     const { status, text, retryAfterMs } = await this.#exchange(request, signal);
     let body: VaultAnswer['body'] | undefined;
     let cause: unknown;

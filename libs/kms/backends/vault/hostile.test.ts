@@ -173,6 +173,7 @@ test('settings that cannot be meant are refused', async () => {
     [{ address: 'http://127.0.0.1.example.com' }, { token: 'x' }],
     [{ address: 'nonsense' }, { token: 'x' }],
     [{ address: undefined }, { token: 'x' }],
+    [{}, { token: 'a\r\nb: c' }],
   ])
     await assert.rejects(
       open({ parameters: { ...parameters, ...change }, credentials: { ...credentials } }),

@@ -2,7 +2,7 @@ import { ParseError } from '@asterism/errors/errors';
 import { KmsError } from '../../errors.ts';
 import type { Settings } from '../../settings.ts';
 import { untilAborted } from '../../until-aborted.ts';
-import { type Login, parseLogin } from './answers.ts';
+import { type Login, parseLogin, TOKEN } from './answers.ts';
 import type { VaultClient } from './client.ts';
 
 /** Part of its life after which a token is replaced. */
@@ -19,8 +19,12 @@ export interface Tokens {
 /** @throws KmsError ERR_KMS_SETTINGS neither or both of token and AppRole are given */
 export function tokensOf({ parameters, credentials }: Settings, client: VaultClient): Tokens {
   const { token, roleID, secretID } = credentials;
-  if (token !== undefined && roleID === undefined && secretID === undefined)
-    return { get: async () => token.trim(), refused: () => false };
+  if (token !== undefined && roleID === undefined && secretID === undefined) {
+    const given = token.trim();
+    if (!TOKEN.test(given))
+      throw new KmsError('ERR_KMS_SETTINGS', 'the credential token of the vault backend is no token');
+    return { get: async () => given, refused: () => false };
+  }
   if (token === undefined && roleID !== undefined && secretID !== undefined)
     return new AppRole(client, parameters.authMount ?? 'approle', roleID.trim(), secretID.trim());
   throw new KmsError(
