@@ -1,4 +1,4 @@
-import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
+import { createCipheriv, createDecipheriv, randomFillSync } from 'node:crypto';
 import { concat, zero } from '@asterism/bytes/bytes';
 import { fromBase64, fromHex, fromUtf8, toBase64, toUtf8 } from '@asterism/bytes/encoding';
 import { parseJson } from '@asterism/bytes/json';
@@ -154,9 +154,9 @@ export async function sealDek(
   dek: Uint8Array,
   signal?: AbortSignal,
 ): Promise<Envelope> {
-  const key = new Uint8Array(randomBytes(ENVELOPE_KEY_BYTES));
+  const key = randomFillSync(new Uint8Array(ENVELOPE_KEY_BYTES));
   try {
-    const iv = new Uint8Array(randomBytes(IV_BYTES));
+    const iv = randomFillSync(new Uint8Array(IV_BYTES));
     const cipher = createCipheriv(CIPHER, key, iv).setAAD(associatedData(binding));
     const ciphertext = concat(cipher.update(dek), cipher.final(), cipher.getAuthTag());
     return { binding, ciphertext, iv, wrapped: await kek.wrap(key, context(binding), signal) };

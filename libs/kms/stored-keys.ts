@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto';
+import { randomFillSync } from 'node:crypto';
 import { equal, zero } from '@asterism/bytes/bytes';
 import { AsterismError, VerificationError } from '@asterism/errors/errors';
 import { type CacheLimits, DekCache, type OpenedDek } from './dek-cache.ts';
@@ -102,7 +102,7 @@ class StoredKeys implements KeyHome {
   }
 
   #depart(id: string, length: number): Flight {
-    const opened = this.#find(id, () => new Uint8Array(randomBytes(length)), this.#stop.signal);
+    const opened = this.#find(id, () => randomFillSync(new Uint8Array(length)), this.#stop.signal);
     const flight: Flight = { opened, landed: undefined, waiting: 0 };
     this.#flights.set(id, flight);
     opened.then(
