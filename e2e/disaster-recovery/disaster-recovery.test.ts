@@ -53,7 +53,9 @@ describe('disaster recovery', { skip: SKIP }, () => {
       );
       const env = { PATH: `${BIN}:${process.env.PATH}` };
       const bash = ['-euo', 'pipefail', '-c', `cd "$0"\n${script}`, cluster.workspace.folder];
-      outputs.push(await must(run('bash', bash, { env, timeoutMs: 300_000, show: true })));
+      const follow = () => must(run('bash', bash, { env, timeoutMs: 300_000, show: true }));
+      // Nodes that were just recovered take a while to come up.
+      outputs.push(await (script.includes(' verify') ? eventually('verify', 300_000, follow) : follow()));
     }
     assert.ok(outputs.length > 0, `section ${heading} has no commands`);
     return outputs;
@@ -104,7 +106,7 @@ describe('disaster recovery', { skip: SKIP }, () => {
   test('the workspace is lost', async () => {
     await stopAll();
     await startAll();
-    await eventually('the workspace is lost', 300_000, () => follow('The workspace is lost'));
+    await follow('The workspace is lost');
     await isBack();
   });
 
