@@ -77,8 +77,12 @@ export async function world(t: TestContext, options: { failInits?: number } = {}
       yield { kind: { case: 'progress', value: { ...phase, state: 'started' } } } as const;
       if (inits <= (options.failInits ?? 0)) throw new StatusError('INTERNAL', 'ERR_PHASE', 'kubeadm failed');
       yield { kind: { case: 'progress', value: { ...phase, state: 'done' } } } as const;
-      const { key, salt } = parseClusterKmsUri(request.kmsUri);
-      const id = clusterId(deriveKey(key, salt, MEASUREMENT_SECRET_ID, 32), request.measurementSalt);
+      const derived = () => {
+        const { key, salt } = parseClusterKmsUri(request.kmsUri);
+        return deriveKey(key, salt, MEASUREMENT_SECRET_ID, 32);
+      };
+      const secret = request.measurementSecret.length > 0 ? request.measurementSecret : derived();
+      const id = clusterId(secret, request.measurementSalt);
       const value = { clusterId: id, kubeconfig: toUtf8(kubeconfig(port)) };
       yield { kind: { case: 'done', value } } as const;
     },

@@ -17,8 +17,11 @@ const schema = z.strictObject({
     cluster: z.string().regex(/^[0-9a-f]{8}$/),
     /** Whether the configuration was made, or found. */
     configuration: z.boolean(),
-    /** Fingerprint of the master secret that was made: another one in its place is not ours. */
-    masterSecret: z.string().regex(/^[0-9a-f]{64}$/),
+    /** Fingerprint of the master secret that was made: another one in its place is not ours. None with an external KMS. */
+    masterSecret: z
+      .string()
+      .regex(/^[0-9a-f]{64}$/)
+      .optional(),
   }),
   /** The last run that came to its end. */
   run: z.uuid().optional(),

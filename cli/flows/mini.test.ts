@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { parseClusterConfig } from '@asterism/config/cluster-config';
 import { generateMasterSecret, renderMasterSecret } from '@asterism/config/master-secret';
+import { renderClusterConfig } from '@asterism/config/template';
 import { AS_FOUND, measurements, TRUST, world } from '../world.fixture.ts';
 import { type MiniOptions, miniUp } from './mini.ts';
 import { miniDown } from './mini-down.ts';
@@ -110,6 +112,30 @@ test('the machine is looked at before anything is built, and not for a cluster t
   await miniUp(context(), parts, AS_FOUND);
   await miniUp(context(), parts, { ...small, workerNodes: undefined });
   assert.equal(asked.length, 1);
+});
+
+test('with an external KMS there is no master secret, neither made nor asked for', async (t) => {
+  const { parts, context } = await world(t);
+  const { workspace } = context();
+  const config = parseClusterConfig(`
+version: v1
+name: mini
+kubernetesVersion: v1.37.2
+image: sha256:image
+provider: { local: { controlPlaneNodes: 1, workerNodes: 1 } }
+attestation:
+  qemuVtpm: { acceptUnauthenticatedTpm: true, measurements: { 4: { expected: "${'11'.repeat(32)}", warnOnly: false } } }
+kms: { type: vault, address: "https://bao.internal:8200", keyName: asterism, credentials: { token: { file: token } } }
+`);
+  await workspace.create('asterism-conf.yaml', renderClusterConfig(config));
+  await workspace.create('token', 'hunter22');
+  const { state } = await miniUp(context(), parts, AS_FOUND);
+  assert.match(state.keyHome?.kmsUri ?? '', /^kms:\/\/vault\?/);
+  assert.equal((await readMarker(workspace))?.made.masterSecret, undefined);
+  assert.equal(await workspace.masterSecret(), undefined);
+  assert.equal((await miniUp(context(), parts, AS_FOUND)).already, true);
+  await miniDown(context(), parts.machines);
+  assert.deepEqual((await readdir(workspace.folder)).sort(), ['asterism-conf.yaml', 'token']);
 });
 
 test('after a down that was interrupted, up makes a new cluster with the secret that it had made', async (t) => {

@@ -58,7 +58,7 @@ async function up(context: Context, parts: Parts, options: MiniOptions): Promise
 
   let state: ClusterState;
   if (before === undefined || halfMade) {
-    const secret = await ownSecret(workspace, marker);
+    const secret = (await derivesKeys(workspace)) ? await ownSecret(workspace, marker) : undefined;
     await refuseKubeconfig(workspace, before);
     await options.checkMachine(await needsOf(shape, parts));
     if (halfMade) {
@@ -70,8 +70,10 @@ async function up(context: Context, parts: Parts, options: MiniOptions): Promise
     state = before;
     await checkRunning(state, parts);
   }
-  if (!already || state.initUnconfirmed)
-    state = await runInit(context, parts, workspace.path(MASTER_SECRET_FILE));
+  if (!already || state.initUnconfirmed) {
+    const secretFile = (await derivesKeys(workspace)) ? workspace.path(MASTER_SECRET_FILE) : undefined;
+    state = await runInit(context, parts, secretFile);
+  }
   const kubeconfig = await workspace.read(KUBECONFIG_FILE);
   if (kubeconfig === undefined) {
     throw new WorkspaceError(
@@ -103,17 +105,26 @@ async function make(
     parts.components.provide(version, { signal, onDetail, official: 'first' }),
   );
   const image = await progress.phase('node image', (onDetail) => parts.images.build({ signal, onDetail }));
-  const secret = present ?? generateMasterSecret();
+  const derived = await derivesKeys(workspace);
+  const secret = present ?? (derived ? generateMasterSecret() : undefined);
   const uid = newUid();
   const found = (await workspace.read(CONFIG_FILE)) !== undefined;
   const configuration = !found || before?.made.configuration === true;
-  const made = { cluster: uid, configuration, masterSecret: fingerprint(secret) };
+  // That of an earlier cluster, where this one has none: what `mini up` made, `mini down` removes.
+  const masterSecret = secret === undefined ? before?.made.masterSecret : fingerprint(secret);
+  const made = { cluster: uid, configuration, ...(masterSecret !== undefined && { masterSecret }) };
   await writeMarker(workspace, { schema: 1, made, phases: [] });
   const config = await configure(workspace, out, shape, image);
-  if (present === undefined) await workspace.createMasterSecret(secret);
+  if (secret !== undefined && present === undefined) await workspace.createMasterSecret(secret);
   return progress.phase('machines', (onDetail) =>
     createCluster(workspace, config, parts.machines, { signal, onDetail, uid }),
   );
+}
+
+/** Whether the keys of the cluster follow from a master secret, and are not in an external KMS. */
+async function derivesKeys(workspace: Workspace): Promise<boolean> {
+  const found = (await workspace.read(CONFIG_FILE)) !== undefined;
+  return !found || (await workspace.config()).kms.type === 'cluster';
 }
 
 /**
