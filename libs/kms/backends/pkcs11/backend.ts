@@ -6,6 +6,7 @@ import type { Kek, KekStatus, WrappedKey } from '../../kek.ts';
 import { withRetry } from '../../retry.ts';
 import type { Settings } from '../../settings.ts';
 import { untilAborted } from '../../until-aborted.ts';
+import { within } from '../../within.ts';
 import { BOUND_KEY_BYTES, bindKey, unbindKey } from './bound-key.ts';
 import { CallRefused, meaningOf } from './failures.ts';
 import { RpcClient, type RpcServer } from './rpc-client.ts';
@@ -166,25 +167,24 @@ class HsmKek implements Kek {
 
   async #try<T>(
     work: (session: HsmSession, signal: AbortSignal) => Promise<T>,
-    until: AbortSignal,
+    signal: AbortSignal,
   ): Promise<T> {
     if (this.#pinRefused !== undefined) throw this.#pinRefused;
     if (this.#closed) throw closed();
-    const timeout = AbortSignal.timeout(this.#timeoutMs);
-    const signal = AbortSignal.any([until, timeout]);
+    const late = () =>
+      new KmsUnavailableError(
+        'ERR_KMS_UNAVAILABLE',
+        `${this.#where} did not answer within ${this.#timeoutMs} ms; try again later`,
+      );
     try {
-      return await work(await this.#open(signal), signal);
+      return await within(this.#timeoutMs, signal, late, async (until) =>
+        work(await this.#open(until), until),
+      );
     } catch (error) {
       const failure = error instanceof CallRefused ? meaningOf(error, this.#where) : error;
       if (failure instanceof KmsUnavailableError) this.#session?.close();
       if (error instanceof CallRefused && error.call === 'C_Login' && failure instanceof KmsError)
         this.#pinRefused = failure;
-      if (timeout.aborted && !until.aborted && error === timeout.reason)
-        throw new KmsUnavailableError(
-          'ERR_KMS_UNAVAILABLE',
-          `${this.#where} did not answer within ${this.#timeoutMs} ms; try again later`,
-          { cause: error },
-        );
       throw failure;
     }
   }

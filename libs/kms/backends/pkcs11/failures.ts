@@ -49,8 +49,8 @@ const MEANINGS = new Map<number, Meaning>([
   [CKR.UNWRAPPING_KEY_TYPE_INCONSISTENT, CANNOT],
 ]);
 
-/** What HSMs return for bytes that AES key wrap does not open; SoftHSM's is CKR_GENERAL_ERROR. */
-const NOT_UNWRAPPED = new Set<number>([
+/** What HSMs return for bytes that AES key wrap does not open (SoftHSM: CKR_GENERAL_ERROR): a fault of any kind. */
+const FAULTS = new Set<number>([
   CKR.GENERAL_ERROR,
   CKR.FUNCTION_FAILED,
   CKR.DATA_INVALID,
@@ -88,13 +88,15 @@ const LATER = new Set<number>([
 export function meaningOf(refused: CallRefused, where: string): KmsError | KmsUnavailableError {
   const said = `the HSM at ${where}: ${refused.message}`;
   const options = { cause: refused };
-  if (refused.call === 'C_UnwrapKey' && NOT_UNWRAPPED.has(refused.value))
+  if (refused.call === 'C_UnwrapKey' && FAULTS.has(refused.value))
     return new KmsError(
       'ERR_KMS_UNWRAP',
       `${said}; the wrapped key is damaged, or was made with another key`,
       options,
     );
-  if (LATER.has(refused.value)) {
+  // What may be a refusal of the PIN in the words of some HSM is not tried again.
+  const perhapsPin = refused.call === 'C_Login' && FAULTS.has(refused.value);
+  if (LATER.has(refused.value) && !perhapsPin) {
     const hint =
       refused.value === CKR.DEVICE_ERROR ? ' (p11-kit of another version than 0.24 answers so, too)' : '';
     return new KmsUnavailableError('ERR_KMS_UNAVAILABLE', `${said}${hint}; try again later`, options);

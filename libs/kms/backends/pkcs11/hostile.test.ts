@@ -156,7 +156,7 @@ test('return values mean what they mean for the caller', async (t) => {
 });
 
 test('a PIN that was refused, for whatever reason, is not sent a second time', async (t) => {
-  for (const value of [CKR.PIN_INCORRECT, CKR.PIN_LOCKED, 0x80000123]) {
+  for (const value of [CKR.PIN_INCORRECT, CKR.PIN_LOCKED, CKR.GENERAL_ERROR, 0x80000123]) {
     const { hsm, kek } = await against(t, { C_Login: (number) => failure(value, number) });
     for (let i = 0; i < 3; i++) await assert.rejects(kek.status(), { name: 'KmsError' });
     assert.equal(hsm.calls.filter((name) => name === 'C_Login').length, 1);

@@ -6,6 +6,7 @@ import { boundedText } from '@asterism/runtime/bounded-text';
 import { isCertificateError } from '../../certificate-errors.ts';
 import { KmsError, KmsUnavailableError } from '../../errors.ts';
 import { withRetry } from '../../retry.ts';
+import { within } from '../../within.ts';
 import { errorsOf, parseBody } from './answers.ts';
 
 const TIMEOUT_MS = 10_000;
@@ -77,8 +78,12 @@ export class VaultClient {
   }
 
   async #sendOnce(request: VaultRequest, signal: AbortSignal): Promise<VaultAnswer> {
-    signal.throwIfAborted();
-    const { status, text, retryAfterMs } = await this.#exchange(request, signal);
+    const { status, text, retryAfterMs } = await within(
+      this.#timeoutMs,
+      signal,
+      () => this.#unavailable(`did not answer within ${this.#timeoutMs} ms`),
+      (until) => this.#exchange(request, until),
+    );
     let body: VaultAnswer['body'] | undefined;
     let cause: unknown;
     try {
@@ -108,18 +113,16 @@ export class VaultClient {
   }
 
   #exchange(request: VaultRequest, signal: AbortSignal): Promise<Raw> {
-    const timeout = AbortSignal.timeout(this.#timeoutMs);
     const payload = request.body === undefined ? undefined : JSON.stringify(request.body);
     return new Promise((resolve, reject) => {
-      const fail = (cause: Error) =>
-        reject(signal.aborted ? signal.reason : this.#failure(cause, timeout.aborted));
+      const fail = (cause: Error) => reject(signal.aborted ? signal.reason : this.#failure(cause));
       const send = this.#agent === undefined ? requestHttp : requestHttps;
       const outgoing = send(
         `${this.#base.href.replace(/\/$/, '')}/v1/${request.path}`,
         {
           method: request.method,
           agent: this.#agent as HttpAgent | undefined,
-          signal: AbortSignal.any([signal, timeout]),
+          signal,
           headers: {
             accept: 'application/json',
             // Servers may demand it, so that a browser cannot be made to ask.
@@ -149,14 +152,17 @@ export class VaultClient {
     });
   }
 
-  #failure(cause: Error, timedOut: boolean): Error {
+  #failure(cause: Error): Error {
     if (isCertificateError(cause))
       return new KmsError(
         'ERR_KMS_ANSWER',
         `the certificate of ${this.host} is not to be trusted (${cause.message}); check address and caCertificate`,
         { cause },
       );
-    const what = timedOut ? `did not answer within ${this.#timeoutMs} ms` : 'cannot be reached, or broke off';
+    return this.#unavailable('cannot be reached, or broke off', cause);
+  }
+
+  #unavailable(what: string, cause?: Error): KmsUnavailableError {
     return new KmsUnavailableError('ERR_KMS_UNAVAILABLE', `${this.host} ${what}; try again later`, { cause });
   }
 
