@@ -4,6 +4,9 @@ import { contextOf } from '../context.ts';
 import { terminateCluster } from '../flows/terminate-cluster.ts';
 import type { LoadParts } from '../parts.ts';
 
+/** The store that goes with the cluster. */
+const IN_CLUSTER = 'storage://kubernetes';
+
 export function terminateCommand(load: LoadParts): Command {
   return new Command('terminate')
     .description('Remove the machines of the cluster with everything on their disks.')
@@ -22,6 +25,12 @@ The state file and the kubeconfig are removed; the configuration and the master 
         return;
       }
       await terminateCluster(context, await load().then((parts) => parts.machines));
-      context.out.result({ terminated: `${state.name}-${state.uid}` }, `cluster ${state.name} is removed`);
+      const store = state.keyHome?.storageUri;
+      const keysIn = store === undefined || store === IN_CLUSTER ? null : store;
+      const said = keysIn === null ? '' : `; its wrapped keys are still in ${keysIn}: remove them there`;
+      context.out.result(
+        { terminated: `${state.name}-${state.uid}`, wrappedKeysIn: keysIn },
+        `cluster ${state.name} is removed${said}`,
+      );
     });
 }

@@ -18,6 +18,7 @@ import { API, type ConfirmInitRequest, type InitRequest } from '@asterism/rpc/ge
 import { StatusError } from '@asterism/rpc/status';
 import { fakeIssuer, fakeVerifier } from '@asterism/testkit/fake-attestation';
 import { BOOTSTRAPPER_PORT, type InitParts, initCluster } from './init-cluster.ts';
+import { externalKeyHome } from './key-home.ts';
 
 const config: ClusterConfig = {
   version: 'v1',
@@ -430,6 +431,22 @@ test('with an external KMS there is no master secret; what the id hangs on is sa
   });
   const state = (await workspace.read('asterism-state.json')) ?? '';
   assert.doesNotMatch(state, /hunter22|measurementSecret"/);
+});
+
+test('clusters that share a bucket have a prefix of their own in it, unless the user chose one', () => {
+  const { kms } = external;
+  assert.ok(kms.type !== 'cluster');
+  const inBucket = (parameters: Record<string, string>, v26Blobs = false) => {
+    const store = {
+      type: 'aws' as const,
+      parameters: { bucket: 'b12', region: 'eu-central-1', ...parameters },
+      credentials: {},
+    };
+    return externalKeyHome({ ...kms, store, v26Blobs }, 'ab'.repeat(32), 1).storageUri;
+  };
+  assert.match(inBucket({}), /&prefix=asterism%2Fabababababababab%2F$/);
+  assert.match(inBucket({ prefix: 'mine/' }), /&prefix=mine%2F$/);
+  assert.doesNotMatch(inBucket({}, true), /prefix/);
 });
 
 test('an init with an external KMS goes on with the same secret, and with no other KMS', async (t) => {

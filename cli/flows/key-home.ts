@@ -26,9 +26,18 @@ export function externalKeyHome(
       acceptV26Blobs: v26Blobs,
       credentials: {},
     }),
-    storageUri: renderStoreUri({ name: store.type, parameters: store.parameters, credentials: {} }),
+    storageUri: renderStoreUri({
+      name: store.type,
+      parameters: { ...defaultPrefix(kms, clusterId), ...store.parameters },
+      credentials: {},
+    }),
     sources: { kms: kms.credentials, storage: store.credentials },
   };
+}
+
+/** Clusters that share a bucket have the same ids of keys: each gets a prefix of its own. v2.6 wrote none. */
+function defaultPrefix({ store, v26Blobs }: ExternalKmsConfig, clusterId: string): Record<string, string> {
+  return store.type === 'kubernetes' || v26Blobs ? {} : { prefix: `asterism/${clusterId.slice(0, 16)}/` };
 }
 
 /**
