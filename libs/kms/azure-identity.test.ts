@@ -27,10 +27,13 @@ describe('Azure credentials that the settings do not hold', () => {
       if (/^(AZURE|IDENTITY|MSI|IMDS)_/.test(name)) delete process.env[name];
     Object.assign(process.env, { AZURE_AUTHORITY_HOST: authority.origin, ...values });
   };
-  const tokenOf = async (parameters: Settings['parameters'] = {}) => {
+  const tokenOf = async (
+    parameters: Settings['parameters'] = {},
+    credentials: Settings['credentials'] = {},
+  ) => {
     const identity = await azureIdentity(
       'KMS',
-      { parameters, credentials: { caCertificate: ca.pem } },
+      { parameters, credentials: { caCertificate: ca.pem, ...credentials } },
       VAULT,
     );
     try {
@@ -114,5 +117,30 @@ describe('Azure credentials that the settings do not hold', () => {
   test('an authority that is not https is a matter of settings', async () => {
     environment({ AZURE_AUTHORITY_HOST: 'http://login.example' });
     await assert.rejects(tokenOf(), { code: 'ERR_KMS_SETTINGS' });
+    await assert.rejects(tokenOf({ authorityHost: 'http://login.example' }), { code: 'ERR_KMS_SETTINGS' });
+  });
+
+  test('an authority that the settings name is asked, whatever the environment says', async () => {
+    environment({ AZURE_AUTHORITY_HOST: 'https://127.0.0.1:1' });
+    const { tenantId: tenantID, clientId: clientID, clientSecret, origin: authorityHost } = authority;
+    const parameters = { tenantID, clientID, authorityHost };
+    assert.equal(authority.problemOf(await tokenOf(parameters, { clientSecret }), AUDIENCE), undefined);
+  });
+
+  test('what the machine has is not sent to an authority that the settings name, unless it is of Microsoft', async () => {
+    const { tenantId, clientId, clientSecret, origin: authorityHost } = authority;
+    environment({
+      AZURE_TENANT_ID: tenantId,
+      AZURE_CLIENT_ID: clientId,
+      AZURE_CLIENT_SECRET: clientSecret,
+    });
+    const given = authority.scopes.length;
+    await assert.rejects(tokenOf({ authorityHost }), { code: 'ERR_KMS_SETTINGS' });
+    assert.equal(authority.scopes.length, given);
+    const settings = {
+      parameters: { authorityHost: 'https://login.microsoftonline.us/' },
+      credentials: {},
+    };
+    (await azureIdentity('KMS', settings, VAULT)).close();
   });
 });

@@ -28,8 +28,9 @@ export interface AzureIdentity {
 
 /**
  * Tokens for one service: by the service principal of the settings, else by what the machine has (environment, workload
- * identity, managed identity, a login of the Azure CLI), as DefaultAzureCredential looks for it. `AZURE_AUTHORITY_HOST`
- * names another authority; its certificate is judged by `caCertificate` where there is one.
+ * identity, managed identity, a login of the Azure CLI), as DefaultAzureCredential looks for it. The setting
+ * `authorityHost`, else `AZURE_AUTHORITY_HOST`, names another authority; its certificate is judged by `caCertificate` where
+ * there is one.
  *
  * @param service which service: host that is called, and the scope of its tokens. No token of another scope is asked
  *   for, whatever the service says in its challenge.
@@ -46,15 +47,21 @@ export async function azureIdentity(
     throw new KmsError(`ERR_${side}_SETTINGS`, 'clientSecret needs tenantID and clientID beside it');
 
   const usual = AUTHORITIES.find(([suffix]) => service.host.endsWith(suffix))?.[1] ?? PUBLIC_AUTHORITY;
-  const authorityHost = process.env.AZURE_AUTHORITY_HOST || usual;
+  const named = settings.parameters.authorityHost;
+  const authorityHost = named ?? (process.env.AZURE_AUTHORITY_HOST || usual);
   if (!URL.canParse(authorityHost) || !authorityHost.startsWith('https://'))
     throw new KmsError(
       `ERR_${side}_SETTINGS`,
-      'AZURE_AUTHORITY_HOST is no address that begins with https://',
+      `${named === undefined ? 'AZURE_AUTHORITY_HOST' : 'authorityHost'} is no address that begins with https://`,
     );
   const ownAuthority = ![PUBLIC_AUTHORITY, ...AUTHORITIES.map(([, known]) => known)].includes(
     authorityHost.replace(/\/$/, ''),
   );
+  if (named !== undefined && ownAuthority && clientSecret === undefined)
+    throw new KmsError(
+      `ERR_${side}_SETTINGS`,
+      `the authority ${new URL(named).host} is none of Microsoft's and needs a clientSecret: what the machine has is not sent to it`,
+    );
   const http = azureHttp(
     ({ protocol, hostname }) => protocol === 'https:' || LOCAL.test(hostname),
     ownAuthority ? caCertificate : undefined,

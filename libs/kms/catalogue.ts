@@ -11,6 +11,7 @@ const PORT = /^[1-9][0-9]{0,4}$/;
 const URL = /^https?:\/\/[A-Za-z0-9.[\]:-]{1,253}(\/[A-Za-z0-9._~/-]{0,256})?$/;
 const PREFIX = /^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$/;
 const PEM = /^-----BEGIN [A-Z0-9 ]{1,30}-----[A-Za-z0-9+/=\s-]{1,65536}$/;
+const AUTHORITY = /^https:\/\/[A-Za-z0-9.[\]:-]{1,253}\/?$/;
 const GUID = /^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$/;
 const AWS_REGION = /^[a-z]{2,8}(-[a-z]{2,12}){1,3}-[0-9]{1,2}$/;
 const GCP_PROJECT = /^[a-z][a-z0-9:.-]{3,62}[a-z0-9]$/;
@@ -38,6 +39,10 @@ const gcpCredentials = {
 const azureIdentity = {
   tenantID: text('tenant of the service principal or managed identity', GUID),
   clientID: text('client id of the service principal or user-assigned managed identity', GUID),
+  authorityHost: text(
+    'where tokens come from, e.g. https://login.microsoftonline.us; default: the authority of the cloud',
+    AUTHORITY,
+  ),
 };
 const azureCredentials = {
   clientSecret: secret('secret of the service principal'),
