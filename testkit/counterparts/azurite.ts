@@ -25,11 +25,11 @@ const START_TIMEOUT_MS = 30_000;
 const STOP_TIMEOUT_MS = 5_000;
 
 /**
- * Azurite, Microsoft's emulator of Azure Blob Storage, on loopback with HTTPS. It checks signatures of account keys, and
+ * Azurite, Microsoft's emulator of Azure Blob Storage, on this machine with HTTPS. It checks signatures of account keys, and
  * of Entra's tokens issuer, audience and lifetime, but not who signed them and what their identity may do.
  */
 export interface Azurite extends AsyncDisposable {
-  /** `https://127.0.0.1:<port>/<account>` */
+  /** `https://<host>:<port>/<account>` */
   readonly endpoint: string;
   readonly account: string;
   readonly accountKey: string;
@@ -86,11 +86,14 @@ async function install(folder: string, signal: AbortSignal): Promise<void> {
   }
 }
 
-/** @throws Error with the end of its log when it does not come up */
-export async function startAzurite(program: string, ca: TestCa): Promise<Azurite> {
+/**
+ * @param host address to listen on
+ * @throws Error with the end of its log when it does not come up
+ */
+export async function startAzurite(program: string, ca: TestCa, host = '127.0.0.1'): Promise<Azurite> {
   const folder = await mkdtemp(join(tmpdir(), 'asterism-azurite-'));
   const port = await freePort();
-  const own = await ca.issue({ name: 'localhost', usage: 'server', addresses: ['127.0.0.1'] });
+  const own = await ca.issue({ name: 'localhost', usage: 'server', addresses: [host] });
   await writeFile(join(folder, 'server.crt'), own.certificate);
   await writeFile(join(folder, 'server.key'), own.key, { mode: 0o600 });
   const account = 'asterismtest';
@@ -101,7 +104,7 @@ export async function startAzurite(program: string, ca: TestCa): Promise<Azurite
 
   const start = async () => {
     const log = await open(join(folder, 'azurite.log'), 'a');
-    const flags = ['--location', folder, '--blobHost', '127.0.0.1', '--blobPort', String(port)];
+    const flags = ['--location', folder, '--blobHost', host, '--blobPort', String(port)];
     flags.push('--cert', join(folder, 'server.crt'), '--key', join(folder, 'server.key'));
     // Its list of API versions is older than the SDK.
     flags.push('--oauth', 'basic', '--skipApiVersionCheck', '--disableTelemetry', '--silent');
@@ -113,7 +116,7 @@ export async function startAzurite(program: string, ca: TestCa): Promise<Azurite
     });
     await log.close();
     const limit = performance.now() + START_TIMEOUT_MS;
-    while (!(await listens(port))) {
+    while (!(await listens(host, port))) {
       if (performance.now() > limit || child.exitCode !== null) {
         const text = await readFile(join(folder, 'azurite.log'), 'utf8').catch(() => '');
         throw new Error(`Azurite does not come up:\n${text.slice(-2000)}`);
@@ -141,14 +144,14 @@ export async function startAzurite(program: string, ca: TestCa): Promise<Azurite
     throw error;
   }
   return {
-    endpoint: `https://127.0.0.1:${port}/${account}`,
+    endpoint: `https://${host}:${port}/${account}`,
     account,
     accountKey,
     async createContainer(name) {
       // Its HTTP client takes a CA, though its types do not say so.
       const options = { tlsOptions: { ca: ca.pem } } as StoragePipelineOptions;
       const credential = new StorageSharedKeyCredential(account, accountKey);
-      const url = `https://127.0.0.1:${port}/${account}/${name}`;
+      const url = `https://${host}:${port}/${account}/${name}`;
       await new ContainerClient(url, newPipeline(credential, options)).create();
     },
     kill,
@@ -157,9 +160,9 @@ export async function startAzurite(program: string, ca: TestCa): Promise<Azurite
   };
 }
 
-function listens(port: number): Promise<boolean> {
+function listens(host: string, port: number): Promise<boolean> {
   return new Promise((resolve) => {
-    const socket = connect(port, '127.0.0.1');
+    const socket = connect(port, host);
     socket.once('connect', () => {
       socket.destroy();
       resolve(true);

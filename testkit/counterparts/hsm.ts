@@ -12,7 +12,7 @@ export const SOFTHSM_MODULE = '/usr/lib/softhsm/libsofthsm2.so';
 const SO_PIN = 'officer-87654321';
 const TIMEOUT_MS = 20_000;
 
-/** SoftHSM2 with one token, served by `p11-kit remote` behind mutual TLS on loopback. */
+/** SoftHSM2 with one token, served by `p11-kit remote` behind mutual TLS on this machine. */
 export interface TestHsm extends AsyncDisposable {
   readonly ca: TestCa;
   readonly client: KeyPairPem;
@@ -37,7 +37,8 @@ export interface TestHsm extends AsyncDisposable {
   start(): Promise<void>;
 }
 
-export async function startHsm(): Promise<TestHsm> {
+/** @param host address to listen on */
+export async function startHsm(host = '127.0.0.1'): Promise<TestHsm> {
   const folder = await mkdtemp(join(tmpdir(), 'asterism-hsm-'));
   const configuration = join(folder, 'softhsm2.conf');
   await mkdir(join(folder, 'tokens'), { mode: 0o700 });
@@ -47,7 +48,7 @@ export async function startHsm(): Promise<TestHsm> {
   );
   const [tokenLabel, pin] = ['asterism-hsm', 'user-pin-1234'];
   const ca = await testCa();
-  const own = await ca.issue({ name: 'localhost', usage: 'server', addresses: ['127.0.0.1'] });
+  const own = await ca.issue({ name: 'localhost', usage: 'server', addresses: [host] });
   const client = await ca.issue({ name: 'asterism', usage: 'client' });
 
   const env = { PATH: process.env.PATH ?? '', SOFTHSM2_CONF: configuration, HOME: folder, PIN: pin };
@@ -108,7 +109,7 @@ export async function startHsm(): Promise<TestHsm> {
   const start = async () => {
     server = createServer(options, serve);
     server.on('tlsClientError', () => {});
-    server.listen(port, '127.0.0.1');
+    server.listen(port, host);
     await once(server, 'listening');
     port = (server.address() as AddressInfo).port;
   };

@@ -35,7 +35,7 @@ export interface VaultKeyVersion {
 }
 
 /**
- * Key Vault and Managed HSM on loopback, as far as keys that wrap go. Neither has an emulator in the registries that
+ * Key Vault and Managed HSM on this machine, as far as keys that wrap go. Neither has an emulator in the registries that
  * are reached here, so this one is our own, after the REST reference
  * (https://learn.microsoft.com/rest/api/keyvault/keys/operation-groups, 2025-07-01); what speaks with it is Microsoft's
  * SDK. Keys do real RSA-OAEP-256 and AES key wrap. Tokens are judged: signature, issuer, audience, lifetime.
@@ -52,6 +52,8 @@ export interface KeyVault {
   /** Every request so far: method, path, and whether it carried a token. */
   readonly requests: { method: string; path: string; token: boolean; body: string }[];
   kill(): Promise<void>;
+  /** After {@link kill}: its keys are there again. */
+  start(): Promise<void>;
 }
 
 interface Material extends VaultKeyVersion {
@@ -138,6 +140,7 @@ export async function startKeyVault(
     },
     deleteKey: (name) => void keys.delete(name.toLowerCase()),
     kill: () => server.kill(),
+    start: () => server.start(),
   };
   return vault;
 }

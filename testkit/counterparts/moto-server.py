@@ -6,7 +6,7 @@ from threading import Lock
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import run_simple
 
-port, certificate = int(sys.argv[1]), sys.argv[2:]
+host, port, certificate = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
 application = DomainDispatcherApplication(create_backend_app)
 turn = Lock()
 
@@ -17,7 +17,7 @@ def one_at_a_time(environ, start_response):
 
 
 run_simple(
-    "127.0.0.1",
+    host,
     port,
     one_at_a_time,
     threaded=True,

@@ -22,7 +22,7 @@ const START_TIMEOUT_MS = 60_000;
 const REGION = 'eu-central-1';
 
 /**
- * An emulator of AWS on loopback. It honours conditions of S3 and the encryption context, and judges signatures and
+ * An emulator of AWS on this machine. It honours conditions of S3 and the encryption context, and judges signatures and
  * IAM policies (without their Resource and Condition) once {@link Moto.judgeCallers} was called. It does not refuse to
  * use keys that are disabled, does not know about expired credentials, and never is busy.
  */
@@ -42,6 +42,10 @@ export interface Moto extends AsyncDisposable {
   createUser(policy: string): Promise<{ accessKeyID: string; accessKey: string }>;
   /** From now on signatures and policies count; the calls above do not work any more until it is `false` again. */
   judgeCallers(judge: boolean): Promise<void>;
+  /** It takes connections and answers nothing: what it has is in its memory, so it cannot be started again. */
+  suspend(): void;
+  /** After {@link suspend}: it answers again. */
+  resume(): void;
 }
 
 /**
@@ -103,13 +107,13 @@ async function install(folder: string, signal: AbortSignal): Promise<void> {
 }
 
 /** @throws Error with the end of its log when it does not come up */
-export async function startMoto(program: string, { tls = false } = {}): Promise<Moto> {
+export async function startMoto(program: string, { tls = false, host = '127.0.0.1' } = {}): Promise<Moto> {
   const folder = await mkdtemp(join(tmpdir(), 'asterism-moto-'));
   const port = await freePort();
   const authority = tls ? await testCa() : undefined;
-  const args = [SERVER, String(port)];
+  const args = [SERVER, host, String(port)];
   if (authority !== undefined) {
-    const own = await authority.issue({ name: 'localhost', usage: 'server', addresses: ['127.0.0.1'] });
+    const own = await authority.issue({ name: 'localhost', usage: 'server', addresses: [host] });
     await writeFile(join(folder, 'server.crt'), own.certificate);
     await writeFile(join(folder, 'server.key'), own.key, { mode: 0o600 });
     args.push(join(folder, 'server.crt'), join(folder, 'server.key'));
@@ -135,7 +139,7 @@ export async function startMoto(program: string, { tls = false } = {}): Promise<
   };
 
   const call = async (service: string, options: CallOptions): Promise<string> => {
-    const { status, text } = await exchange({ port, ca: authority?.pem, service, ...options });
+    const { status, text } = await exchange({ host, port, ca: authority?.pem, service, ...options });
     if (status >= 300)
       throw new Error(`moto: ${service} ${options.path ?? ''}: ${status} ${text.slice(0, 500)}`);
     return text;
@@ -171,7 +175,7 @@ export async function startMoto(program: string, { tls = false } = {}): Promise<
     });
   let users = 0;
   return {
-    endpoint: `${tls ? 'https' : 'http'}://127.0.0.1:${port}`,
+    endpoint: `${tls ? 'https' : 'http'}://${host}:${port}`,
     ca: authority?.pem ?? '',
     region: REGION,
     kms,
@@ -202,6 +206,8 @@ export async function startMoto(program: string, { tls = false } = {}): Promise<
     async judgeCallers(judge) {
       await call('moto', { path: '/moto-api/reset-auth', body: judge ? '0' : 'inf' });
     },
+    suspend: () => void child.kill('SIGSTOP'),
+    resume: () => void child.kill('SIGCONT'),
     [Symbol.asyncDispose]: dispose,
   };
 }
@@ -215,14 +221,14 @@ interface CallOptions {
 }
 
 function exchange(
-  options: CallOptions & { port: number; ca: string | undefined; service: string },
+  options: CallOptions & { host: string; port: number; ca: string | undefined; service: string },
 ): Promise<{ status: number; text: string }> {
-  const { port, ca, service, method = 'POST', path = '/', region = REGION, headers, body } = options;
+  const { host, port, ca, service, method = 'POST', path = '/', region = REGION, headers, body } = options;
   const scope = `administrator/20250101/${region}/${service}/aws4_request`;
   return new Promise((resolve, reject) => {
     const outgoing = (ca === undefined ? plainRequest : tlsRequest)(
       {
-        host: '127.0.0.1',
+        host,
         port,
         ca,
         method,

