@@ -1,12 +1,12 @@
 // A world for commands on loopback: real aTLS, gRPC and HTTP; the machines and the evidence are made up.
 import assert from 'node:assert/strict';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createServer } from 'node:http';
+import { createServer } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import type { Verifier } from '@asterism/attestation/types';
-import { toUtf8 } from '@asterism/bytes/encoding';
+import { toBase64, toUtf8 } from '@asterism/bytes/encoding';
 import { Workspace } from '@asterism/config/workspace';
 import { clusterId, deriveKey, MEASUREMENT_SECRET_ID } from '@asterism/crypto/derive';
 import { AsterismError } from '@asterism/errors/errors';
@@ -17,6 +17,7 @@ import { API as VerifyApi } from '@asterism/rpc/gen/verify_pb';
 import { PlainGrpcServer } from '@asterism/rpc/plain-server';
 import { StatusError } from '@asterism/rpc/status';
 import { fakeDocument, fakeIssuer, fakeVerifier } from '@asterism/testkit/fake-attestation';
+import { type KeyPairPem, type TestCa, testCa } from '@asterism/testkit/test-ca';
 import type { Context } from './context.ts';
 import { BOOTSTRAPPER_PORT } from './flows/init-cluster.ts';
 import type { MiniOptions } from './flows/mini.ts';
@@ -53,7 +54,13 @@ export async function world(t: TestContext, options: { failInits?: number } = {}
   const fate: { destroy?: Error; evidence?: Error; permission?: Error } = {};
   let inits = 0;
 
-  const api = createServer((request, response) => {
+  const ca = await testCa();
+  const [serving, administrator] = await Promise.all([
+    ca.issue({ name: 'kubernetes', usage: 'server', addresses: ['127.0.0.1'] }),
+    ca.issue({ name: 'test-admin', usage: 'client' }),
+  ]);
+  const tls = { cert: serving.certificate, key: serving.key, ca: ca.pem, requestCert: true };
+  const api = createServer(tls, (request, response) => {
     response.setHeader('content-type', 'application/json');
     const items = addresses.map((_, i) => ({
       metadata: { name: `node-${i}`, labels: {} },
@@ -83,7 +90,7 @@ export async function world(t: TestContext, options: { failInits?: number } = {}
       };
       const secret = request.measurementSecret.length > 0 ? request.measurementSecret : derived();
       const id = clusterId(secret, request.measurementSalt);
-      const value = { clusterId: id, kubeconfig: toUtf8(kubeconfig(port)) };
+      const value = { clusterId: id, kubeconfig: toUtf8(kubeconfig(port, ca, administrator)) };
       yield { kind: { case: 'done', value } } as const;
     },
   });
@@ -178,15 +185,21 @@ export async function world(t: TestContext, options: { failInits?: number } = {}
   return { folder, addresses, parts, context, done, running, clusters, fate, inits: () => inits };
 }
 
-function kubeconfig(port: number): string {
+function kubeconfig(port: number, ca: TestCa, { certificate, key }: KeyPairPem): string {
+  const data = (pem: string) => toBase64(toUtf8(pem));
   return JSON.stringify({
     apiVersion: 'v1',
     kind: 'Config',
     'current-context': 'x',
     clusters: [
-      { name: 'x', cluster: { server: `http://127.0.0.1:${port}`, 'insecure-skip-tls-verify': true } },
+      {
+        name: 'x',
+        cluster: { server: `https://127.0.0.1:${port}`, 'certificate-authority-data': data(ca.pem) },
+      },
     ],
-    users: [{ name: 'x', user: {} }],
+    users: [
+      { name: 'x', user: { 'client-certificate-data': data(certificate), 'client-key-data': data(key) } },
+    ],
     contexts: [{ name: 'x', context: { cluster: 'x', user: 'x' } }],
   });
 }

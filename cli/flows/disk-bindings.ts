@@ -1,12 +1,13 @@
 import { FIRST_DISK_KEY } from '@asterism/disk/key-name';
 import { AsterismError } from '@asterism/errors/errors';
-import type { V1ConfigMap } from '@kubernetes/client-node';
-import { callKubernetes, KubernetesRefusal } from './kubernetes-core.ts';
+import { KubernetesApiError, type KubernetesObject } from '@asterism/kubernetes/api';
+import { type AdminApi, listed } from './admin-api.ts';
 
-const NAMESPACE = 'kube-system';
+const CONFIG_MAPS = '/api/v1/namespaces/kube-system/configmaps';
 const PREFIX = 'disk-';
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
-const PAGE = 500;
+/** Those that are no disks may be large. */
+const PAGE = 100;
 const TRIES = 5;
 
 /** What the cluster has recorded of one disk: ConfigMap disk-<uuid>, see services/join-service. */
@@ -33,39 +34,30 @@ export interface DiskBindings {
   wish(diskUuid: string, from: string, to: string, signal: AbortSignal): Promise<string>;
 }
 
-/** @param kubeconfig YAML text of the administrator's kubeconfig */
-export function diskBindings(kubeconfig: string): DiskBindings {
-  async function read(diskUuid: string, signal: AbortSignal): Promise<V1ConfigMap> {
+interface ConfigMap extends KubernetesObject {
+  readonly data?: Readonly<Record<string, string>>;
+}
+
+export function diskBindings(api: AdminApi): DiskBindings {
+  async function read(diskUuid: string, signal: AbortSignal): Promise<ConfigMap> {
     if (!UUID.test(diskUuid))
       throw new AsterismError('ERR_DISK_UUID', 'a node calls its disk what is no UUID');
-    const target = { name: PREFIX + diskUuid, namespace: NAMESPACE };
     try {
-      return await callKubernetes(
-        kubeconfig,
-        `the record of disk ${diskUuid}`,
-        (api) => api.readNamespacedConfigMap(target),
-        signal,
-      );
+      return await api.call('GET', `${CONFIG_MAPS}/${PREFIX}${diskUuid}`, undefined, signal);
     } catch (cause) {
-      if (!(cause instanceof KubernetesRefusal) || cause.status !== 404) throw cause;
+      if (!(cause instanceof KubernetesApiError) || cause.status !== 404) throw cause;
       throw new AsterismError('ERR_DISK_UNKNOWN', `the cluster has no record of disk ${diskUuid}`, { cause });
     }
   }
 
-  async function tryToWish(map: V1ConfigMap, nextKey: string, signal: AbortSignal): Promise<boolean> {
-    const name = map.metadata?.name ?? '';
+  async function tryToWish(map: ConfigMap, nextKey: string, signal: AbortSignal): Promise<boolean> {
     // The resource version in it makes this a compare-and-swap.
     const body = { ...map, data: { ...map.data, nextKey } };
     try {
-      await callKubernetes(
-        kubeconfig,
-        `the change of ${name}`,
-        (api) => api.replaceNamespacedConfigMap({ name, namespace: NAMESPACE, body }),
-        signal,
-      );
+      await api.call('PUT', `${CONFIG_MAPS}/${map.metadata?.name}`, body, signal);
       return true;
     } catch (error) {
-      if (error instanceof KubernetesRefusal && error.status === 409) return false;
+      if (error instanceof KubernetesApiError && error.status === 409) return false;
       throw error;
     }
   }
@@ -73,18 +65,8 @@ export function diskBindings(kubeconfig: string): DiskBindings {
   return {
     async list(signal) {
       const records: DiskRecord[] = [];
-      let next: string | undefined;
-      do {
-        const from = next === undefined || next === '' ? {} : { _continue: next };
-        const page = await callKubernetes(
-          kubeconfig,
-          'a list of disks',
-          (api) => api.listNamespacedConfigMap({ namespace: NAMESPACE, limit: PAGE, ...from }),
-          signal,
-        );
-        for (const map of page.items) if (isDisk(map)) records.push(recordOf(map));
-        next = page.metadata?._continue;
-      } while (next !== undefined && next !== '');
+      for await (const map of listed<ConfigMap>(api, CONFIG_MAPS, PAGE, signal))
+        if (isDisk(map)) records.push(recordOf(map));
       return records;
     },
 
@@ -112,12 +94,12 @@ export function diskBindings(kubeconfig: string): DiskBindings {
   };
 }
 
-function isDisk({ metadata }: V1ConfigMap): boolean {
+function isDisk({ metadata }: ConfigMap): boolean {
   const name = metadata?.name ?? '';
   return name.startsWith(PREFIX) && UUID.test(name.slice(PREFIX.length));
 }
 
-function recordOf({ metadata, data }: V1ConfigMap): DiskRecord {
+function recordOf({ metadata, data }: ConfigMap): DiskRecord {
   return {
     diskUuid: (metadata?.name ?? '').slice(PREFIX.length),
     instanceName: data?.instanceName ?? '',

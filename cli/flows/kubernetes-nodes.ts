@@ -1,6 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { UnreachableError } from '@asterism/errors/errors';
-import { callKubernetes } from './kubernetes-core.ts';
+import { apiOfKubeconfig, listed } from './admin-api.ts';
+
+/** Objects of nodes are large. */
+const PAGE = 50;
 
 /** What the API server says of a node. */
 export interface KubernetesNode {
@@ -10,20 +13,32 @@ export interface KubernetesNode {
   readonly controlPlane: boolean;
 }
 
+interface ListedNode {
+  readonly metadata?: { readonly name?: string; readonly labels?: Readonly<Record<string, string>> };
+  readonly status?: {
+    readonly conditions?: readonly { readonly type?: string; readonly status?: string }[];
+    readonly nodeInfo?: { readonly kubeletVersion?: string };
+  };
+}
+
 /**
  * Lists the nodes of a cluster.
  *
  * @param kubeconfig YAML text of the administrator's kubeconfig
- * @throws UnreachableError the API server does not answer; AsterismError it refuses
+ * @throws UnreachableError the API server does not answer; KubernetesApiError it refuses
  */
 export async function kubernetesNodes(kubeconfig: string, signal: AbortSignal): Promise<KubernetesNode[]> {
-  const { items } = await callKubernetes(kubeconfig, 'a list of nodes', (api) => api.listNode(), signal);
-  return items.map((node) => ({
-    name: node.metadata?.name ?? '',
-    ready: node.status?.conditions?.some((one) => one.type === 'Ready' && one.status === 'True') === true,
-    kubeletVersion: node.status?.nodeInfo?.kubeletVersion ?? '',
-    controlPlane: node.metadata?.labels?.['node-role.kubernetes.io/control-plane'] !== undefined,
-  }));
+  const api = await apiOfKubeconfig(kubeconfig);
+  const nodes: KubernetesNode[] = [];
+  for await (const { metadata, status } of listed<ListedNode>(api, '/api/v1/nodes', PAGE, signal)) {
+    nodes.push({
+      name: metadata?.name ?? '',
+      ready: status?.conditions?.some((one) => one.type === 'Ready' && one.status === 'True') === true,
+      kubeletVersion: status?.nodeInfo?.kubeletVersion ?? '',
+      controlPlane: metadata?.labels?.['node-role.kubernetes.io/control-plane'] !== undefined,
+    });
+  }
+  return nodes;
 }
 
 /**

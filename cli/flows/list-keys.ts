@@ -5,7 +5,7 @@ import type { Workspace } from '@asterism/config/workspace';
 import { AsterismError } from '@asterism/errors/errors';
 import { parseEnvelope } from '@asterism/kms/envelope';
 import { openStore } from '@asterism/kms/open';
-import { parseKmsUri, parseStoreUri } from '@asterism/kms/uri';
+import { parseKmsUri, parseStoreUri, renderKmsUri, renderStoreUri } from '@asterism/kms/uri';
 import type { AdminApi } from './admin-api.ts';
 import { readHomes } from './key-configuration.ts';
 
@@ -31,8 +31,9 @@ export async function listHomes(api: AdminApi, signal: AbortSignal): Promise<Lis
   const { homes } = await readHomes(api, signal);
   return homes.map(({ kmsUri, storageUri }) => {
     const reference = parseKmsUri(kmsUri);
-    const kms = reference.kind === 'cluster' ? 'kms://cluster-kms' : kmsUri;
-    return { generation: reference.generation, kms, storage: storageUri };
+    // Rendered anew: a URI as v2.6 wrote them has credentials in it.
+    const kms = reference.kind === 'cluster' ? 'kms://cluster-kms' : renderKmsUri(reference);
+    return { generation: reference.generation, kms, storage: renderStoreUri(parseStoreUri(storageUri)) };
   });
 }
 

@@ -14,19 +14,40 @@ const MAPS = '/api/v1/namespaces/kube-system/configmaps';
 const PATH = `${MAPS}/${ROTATION_STATUS}`;
 /** No replica has said anything for so long: none carries the order out. */
 const SILENCE_MS = 120_000;
+const MAX_RUNS = 5;
 
 interface ConfigMap extends KubernetesObject {
   readonly data?: Readonly<Record<string, string>>;
 }
 
 /**
- * Has the KeyServices re-wrap all stored keys, and waits for the end. An order to the same generation that is under way
- * is waited for; one that has ended is given anew, because keys may have been wrapped by the old generation since.
+ * Has the KeyServices re-wrap all stored keys, until one run finds that there is nothing left to re-wrap: a key that was
+ * made by the old generation while the first run was on its way is not missed.
  *
+ * @returns stored keys that are re-wrapped and proven
  * @throws AsterismError ERR_REWRAP some keys could not be re-wrapped; nothing is lost
  * @throws UnreachableError no KeyService carries it out
  */
 export async function rewrapKeys(
+  api: AdminApi,
+  generation: number,
+  signal: AbortSignal,
+  onState: (text: string) => void,
+): Promise<number> {
+  for (let run = 0; run < MAX_RUNS; run++) {
+    const { rewrapped, alreadyDone } = await oneRun(api, generation, signal, onState);
+    if (rewrapped === 0) return alreadyDone;
+    onState(`${rewrapped + alreadyDone} keys re-wrapped; whether any was left is looked at`);
+  }
+  throw new AsterismError(
+    'ERR_REWRAP',
+    `after ${MAX_RUNS} runs there are still keys that are wrapped by the old key encryption key: is there a KeyService that makes them? ` +
+      'Nothing is lost, both stay in use; see: kubectl -n kube-system logs -l app=key-service',
+  );
+}
+
+/** An order to the same generation that is under way is waited for; one that has ended is given anew. */
+async function oneRun(
   api: AdminApi,
   generation: number,
   signal: AbortSignal,

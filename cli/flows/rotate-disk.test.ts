@@ -1,7 +1,6 @@
 // Over real aTLS and gRPC on loopback, at a real API server; nodes and evidence are made up.
 import assert from 'node:assert/strict';
 import { after, before, describe, it, type TestContext } from 'node:test';
-import { toBase64, toUtf8 } from '@asterism/bytes/encoding';
 import { AsterismError, PolicyError } from '@asterism/errors/errors';
 import { AtlsGrpcServer } from '@asterism/rpc/atls-server';
 import { API } from '@asterism/rpc/gen/disk_pb';
@@ -23,26 +22,7 @@ describe('changing the keys of disks', { timeout: 240_000 }, () => {
 
   before(async () => {
     kube = await startKube();
-    const [metadata, group] = [{ name: 'test-admin' }, 'rbac.authorization.k8s.io'];
-    await kube.admin.call('POST', '/api/v1/namespaces/kube-system/serviceaccounts', { metadata });
-    await kube.admin.call('POST', `/apis/${group}/v1/clusterrolebindings`, {
-      metadata,
-      roleRef: { apiGroup: group, kind: 'ClusterRole', name: 'cluster-admin' },
-      subjects: [{ kind: 'ServiceAccount', name: 'test-admin', namespace: 'kube-system' }],
-    });
-    const server = `https://${kube.host}:${kube.port}`;
-    const ca = toBase64(toUtf8(kube.ca));
-    const token = await kube.tokenOf('test-admin');
-    bindings = diskBindings(
-      JSON.stringify({
-        apiVersion: 'v1',
-        kind: 'Config',
-        'current-context': 'x',
-        clusters: [{ name: 'x', cluster: { server, 'certificate-authority-data': ca } }],
-        users: [{ name: 'x', user: { token } }],
-        contexts: [{ name: 'x', context: { cluster: 'x', user: 'x' } }],
-      }),
-    );
+    bindings = diskBindings({ call: kube.admin.call, text: () => assert.fail('no text is read here') });
   });
   after(() => kube[Symbol.asyncDispose]());
 
@@ -192,6 +172,13 @@ describe('changing the keys of disks', { timeout: 240_000 }, () => {
     await assert.rejects(bindings.wish(shared.uuid, '1.0', '1.1', never), { code: 'ERR_DISK_STATE' });
     await assert.rejects(bindings.get(UNKNOWN, never), { code: 'ERR_DISK_UNKNOWN' });
     await assert.rejects(bindings.get('../x', never), { code: 'ERR_DISK_UUID' });
+  });
+
+  it('lists disks in pages, and nothing else', async () => {
+    const listed = (await bindings.list(never)).length;
+    await Promise.all(Array.from({ length: 120 }, (_, i) => bind(`many-${i}`)));
+    await kube.create(CONFIG_MAPS, { metadata: { name: 'disk-of-another-kind' }, data: { key: '1.0' } });
+    assert.equal((await bindings.list(never)).length, listed + 120);
   });
 
   it('moves disks to a later generation, and names those that no node has', async (t) => {

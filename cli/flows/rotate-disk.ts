@@ -29,7 +29,7 @@ export interface DiskPlan extends SyncPlan {
  * Gives the disk of each node another key. One node after the other; what fails at one does not keep the others. A change
  * that was begun before and not completed is completed, which is all that is done at that node.
  *
- * @throws UnreachableError | KubernetesRefusal the disks cannot be listed: nothing was done
+ * @throws UnreachableError | KubernetesApiError the disks cannot be listed: nothing was done
  */
 export async function rotateDisks(plan: DiskPlan): Promise<DiskOutcome[]> {
   const before = await plan.bindings.list(plan.signal);

@@ -1,7 +1,7 @@
 import type { ClusterState } from '@asterism/config/state';
 import { AsterismError } from '@asterism/errors/errors';
 import type { HomeConfiguration } from '@asterism/kms/key-configuration';
-import { parseKmsUri } from '@asterism/kms/uri';
+import { parseKmsUri, renderKmsUri } from '@asterism/kms/uri';
 import type { AdminApi } from './admin-api.ts';
 import { readHomes, untilInForce, versionOf, writeHomes } from './key-configuration.ts';
 import type { DiskOutcome, MovedDisks } from './rotate-disk.ts';
@@ -38,14 +38,17 @@ export async function introduce(plan: RotationPlan): Promise<'introduced' | 'fin
     throw changed('a rotation to another key is under way in the cluster');
   if (first === undefined || generationOf(first) !== wanted - 1)
     throw changed(`the cluster's key is not of generation ${wanted - 1}, as this workspace believes`);
-  const homes = [first, next];
+  const homes = [renewed(first, next), next];
   // Written again where it is there: credentials may be newer ones.
   const version = await writeHomes(api, read, homes, signal);
   await inForce(plan, version);
   return 'introduced';
 }
 
-/** Takes the former home out of the configuration: from then on no KeyService can use the old key. */
+/**
+ * Takes the former home out of the configuration. When this returns no KeyService uses the old key, also where an
+ * earlier call was cut off before it knew that.
+ */
 export async function retire(plan: RotationPlan): Promise<void> {
   const { api, next, signal } = plan;
   const read = await readHomes(api, signal);
@@ -60,19 +63,14 @@ export async function retire(plan: RotationPlan): Promise<void> {
  * Every disk has a key of the new generation.
  * @throws AsterismError ERR_ROTATION_DISKS naming those that have not; the rotation goes on when this is run again
  */
-export function checkDisks(
-  disks: readonly DiskOutcome[],
-  left: MovedDisks['left'],
-  skipMissing: boolean,
-): void {
-  const failed = disks.filter(({ outcome }) => outcome === 'failed');
-  if (failed.length > 0) {
+export function checkMoved({ disks, left }: MovedDisks, skipMissing: boolean): void {
+  const failed = failedOf(disks);
+  if (failed !== undefined)
     throw new AsterismError(
       'ERR_ROTATION_DISKS',
-      `the disks of these nodes have no new key yet: ${failed.map(({ node, error }) => `${node} (${error})`).join('; ')}. ` +
+      `the disks of these nodes have no new key yet: ${failed}. ` +
         'Nothing is lost, the old key stays in use; bring the nodes back and run this again',
     );
-  }
   if (left.length === 0 || skipMissing) return;
   const names = left.map(({ instanceName, diskUuid }) => `${instanceName} (disk ${diskUuid})`);
   throw new AsterismError(
@@ -80,6 +78,25 @@ export function checkDisks(
     `these disks belong to no node of the state file, and only the old key opens them: ${names.join(', ')}. ` +
       'Run this again with --give-up-missing to lose them',
   );
+}
+
+/**
+ * Every disk's header has its key as the new key encryption key wraps it.
+ * @throws AsterismError ERR_ROTATION_DISKS naming those that have not; the rotation goes on when this is run again
+ */
+export function checkRefreshed(disks: readonly DiskOutcome[]): void {
+  const failed = failedOf(disks);
+  if (failed === undefined) return;
+  throw new AsterismError(
+    'ERR_ROTATION_DISKS',
+    `all stored keys are wrapped by the new key, but the disks of these nodes still carry copies that only the former one opens: ${failed}. ` +
+      'Leave the former key enabled: these nodes may need it to be recovered. Bring them back and run this again',
+  );
+}
+
+function failedOf(disks: readonly DiskOutcome[]): string | undefined {
+  const failed = disks.filter(({ outcome }) => outcome === 'failed');
+  return failed.length === 0 ? undefined : failed.map(({ node, error }) => `${node} (${error})`).join('; ');
 }
 
 /** What the state file says when the rotation of an external home has ended. */
@@ -94,6 +111,17 @@ async function inForce({ api, signal, patienceMs, onStep }: RotationPlan, versio
 /** Credentials are not compared: they come from where the user keeps them, and may have been renewed. */
 function sameHome(one: HomeConfiguration | undefined, other: HomeConfiguration): boolean {
   return one?.kmsUri === other.kmsUri && one.storageUri === other.storageUri;
+}
+
+/** The former home as it is from now on: newer credentials for the same key are good for it too. */
+function renewed(first: HomeConfiguration, next: HomeConfiguration): HomeConfiguration {
+  const keyOf = ({ kmsUri }: HomeConfiguration) => {
+    const reference = parseKmsUri(kmsUri);
+    return reference.kind === 'external' ? renderKmsUri({ ...reference, generation: 1 }) : undefined;
+  };
+  const key = keyOf(first);
+  if (key === undefined || key !== keyOf(next) || next.credentials === undefined) return first;
+  return { ...first, credentials: next.credentials };
 }
 
 function generationOf({ kmsUri }: HomeConfiguration): number {

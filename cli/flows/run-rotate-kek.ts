@@ -1,4 +1,3 @@
-import { link, rename, rm } from 'node:fs/promises';
 import { fromUtf8 } from '@asterism/bytes/encoding';
 import type { ExternalKmsConfig } from '@asterism/config/kms-config';
 import {
@@ -11,18 +10,19 @@ import {
 import type { ClusterState, StoredKeyHome } from '@asterism/config/state';
 import { type Workspace, WorkspaceError } from '@asterism/config/workspace';
 import { deriveKey, MEASUREMENT_SECRET_ID } from '@asterism/crypto/derive';
-import { syncFolder } from '@asterism/disk/atomic-file';
 import { NO_STORE_URI, renderClusterKmsUri } from '@asterism/kms/cluster-uri';
 import { type HomeConfiguration, parseHomeCredentials } from '@asterism/kms/key-configuration';
 import { parseKmsUri } from '@asterism/kms/uri';
 import type { Context } from '../context.ts';
-import { adminApi } from './admin-api.ts';
+import type { AdminApi } from './admin-api.ts';
+import { readHomes } from './key-configuration.ts';
 import { externalKeyHome, requestOf } from './key-home.ts';
 import { checkOfCluster, masterSecretOfFile } from './master-secret-source.ts';
 import { rewrapKeys } from './rewrap-order.ts';
 import { type DiskPlan, moveDisks, refreshDisks } from './rotate-disk.ts';
 import {
-  checkDisks,
+  checkMoved,
+  checkRefreshed,
   introduce,
   type RotationPlan,
   type RotationResult,
@@ -40,7 +40,8 @@ export interface RotateKekOptions {
  * again: what is next is saved before the cluster hears of it, and the cluster says how far it is.
  */
 export async function runRotateKek(
-  context: Context,
+  context: Pick<Context, 'workspace' | 'progress' | 'signal'>,
+  api: AdminApi,
   disks: Omit<DiskPlan, 'onStep'>,
   options: RotateKekOptions,
 ): Promise<RotationResult> {
@@ -52,51 +53,54 @@ export async function runRotateKek(
       const { kms } = config;
       const plan = { ...disks, onStep };
       if (state.keyHome === undefined) {
-        if (kms.type === 'cluster') return rotateMasterSecret(context, state, plan, options);
+        if (kms.type === 'cluster') return rotateMasterSecret({ ...context, api }, state, plan, options);
         throw moved(
           `the keys of this cluster are derived from its master secret, not kept by kms.type: ${kms.type}`,
         );
       }
       if (kms.type === 'cluster')
         throw moved('an external KMS keeps the keys of this cluster, not kms.type: cluster');
-      return rotateExternal(context, state, state.keyHome, kms, plan);
+      return rotateExternal({ ...context, api }, state, state.keyHome, kms, plan);
     }),
   );
 }
 
+type Rotation = Pick<Context, 'workspace' | 'signal'> & { readonly api: AdminApi };
+
 /** Keys are derived: another master secret gives other keys, so every disk gets a new one. */
 async function rotateMasterSecret(
-  context: Context,
+  rotation: Rotation,
   state: ClusterState,
   disks: DiskPlan,
   { giveUpMissing }: RotateKekOptions,
 ): Promise<RotationResult> {
-  const { workspace, signal } = context;
-  const secret = await nextMasterSecret(context, state);
+  const { workspace } = rotation;
+  const secret = await nextMasterSecret(workspace, state);
   const generation = secret.generation ?? 1;
   const next = { kmsUri: renderClusterKmsUri(secret), storageUri: NO_STORE_URI };
-  const plan = await planOf(workspace, next, disks, signal);
+  const plan = planOf(rotation, next, disks);
   disks.onStep(`master secret of generation ${generation}: into every KeyService`);
   let outcomes: RotationResult['disks'] = [];
   if ((await introduce(plan)) === 'introduced') {
     const moved = await moveDisks(disks, generation);
-    checkDisks(moved.disks, moved.left, giveUpMissing);
+    checkMoved(moved, giveUpMissing);
     outcomes = moved.disks;
-    disks.onStep('the former master secret: out of every KeyService');
-    await retire(plan);
   }
+  disks.onStep('the former master secret: out of every KeyService');
+  await retire(plan);
   await takeNextSecret(workspace, generation);
   return { generation, rewrapped: 0, disks: outcomes };
 }
 
 /** Keys are stored: they stay as they are, and are wrapped by another key encryption key. */
 async function rotateExternal(
-  { workspace, signal }: Context,
+  rotation: Rotation,
   state: ClusterState,
   present: StoredKeyHome,
   kms: ExternalKmsConfig,
   disks: DiskPlan,
 ): Promise<RotationResult> {
+  const { workspace, api, signal } = rotation;
   const generation = parseKmsUri(present.kmsUri).generation + 1;
   const home = externalKeyHome(kms, state.clusterId ?? '', generation);
   if (home.storageUri !== present.storageUri) {
@@ -105,50 +109,50 @@ async function rotateExternal(
     );
   }
   if (state.nextKeyHome !== undefined && state.nextKeyHome.kmsUri !== home.kmsUri)
-    throw moved(
-      'a rotation to another KMS or key is under way; change the configuration back and end it first',
-    );
-  await workspace.writeState({ ...state, nextKeyHome: home });
+    await refuseOther(api, state.nextKeyHome, signal);
+  // Read before anything is saved: what cannot be begun leaves no trace.
   const { kmsUri, storageUri, kmsCredentials } = await requestOf(home, workspace.folder);
+  await workspace.writeState({ ...state, nextKeyHome: home });
   const next: HomeConfiguration = {
     kmsUri,
     storageUri,
     ...(kmsCredentials.length > 0 && { credentials: parseHomeCredentials(fromUtf8(kmsCredentials)) }),
   };
-  const plan = await planOf(workspace, next, disks, signal);
+  const plan = planOf(rotation, next, disks);
   disks.onStep(`key encryption key of generation ${generation}: into every KeyService`);
   let rewrapped = 0;
-  if ((await introduce(plan)) === 'introduced') {
-    const done = await rewrapKeys(plan.api, generation, signal, disks.onStep);
-    rewrapped = done.rewrapped + done.alreadyDone;
-    disks.onStep('the former key: out of every KeyService');
-    await retire(plan);
-  }
+  if ((await introduce(plan)) === 'introduced')
+    rewrapped = await rewrapKeys(api, generation, signal, disks.onStep);
+  disks.onStep('the former key: out of every KeyService');
+  await retire(plan);
   // The copies in the headers of disks come last: KeyServices that still knew the former key could give its envelopes.
   const outcomes = await refreshDisks(disks);
-  checkDisks(outcomes, [], true);
+  checkRefreshed(outcomes);
   await workspace.writeState(withNextHome(await workspace.requireState()));
   return { generation, rewrapped, disks: outcomes };
 }
 
-async function planOf(
-  workspace: Workspace,
-  next: HomeConfiguration,
-  { onStep }: DiskPlan,
-  signal: AbortSignal,
-): Promise<RotationPlan> {
-  return { api: await adminApi(workspace), next, signal, onStep };
+/** A rotation that the cluster never heard of is given up; another one has to end. */
+async function refuseOther(api: AdminApi, begun: StoredKeyHome, signal: AbortSignal): Promise<void> {
+  const { homes } = await readHomes(api, signal);
+  if (homes.every(({ kmsUri }) => kmsUri !== begun.kmsUri)) return;
+  throw moved(
+    'a rotation to another KMS or key is under way; change the configuration back and end it first',
+  );
+}
+
+function planOf({ api, signal }: Rotation, next: HomeConfiguration, { onStep }: DiskPlan): RotationPlan {
+  return { api, next, signal, onStep };
 }
 
 /** On disk before anybody hears of it: who has no master secret has no keys. */
-async function nextMasterSecret(context: Context, state: ClusterState): Promise<MasterSecret> {
-  const { workspace } = context;
+async function nextMasterSecret(workspace: Workspace, state: ClusterState): Promise<MasterSecret> {
   const prepared = await workspace.masterSecret(workspace.path(NEXT_MASTER_SECRET_FILE));
   if (prepared !== undefined) {
     checkOfCluster(prepared, state, workspace.path(NEXT_MASTER_SECRET_FILE));
     return prepared;
   }
-  const present = await masterSecretOfFile(context, undefined);
+  const present = await masterSecretOfFile({ workspace }, undefined);
   checkOfCluster(present, state, workspace.path(MASTER_SECRET_FILE));
   const { key, salt, generation = 1 } = present;
   const secret: MasterSecret = {
@@ -161,14 +165,13 @@ async function nextMasterSecret(context: Context, state: ClusterState): Promise<
   return secret;
 }
 
-/** The file of the former one stays under another name: old backups of disks may need it. */
+/** The former one stays under another name: old backups of disks may need it. */
 async function takeNextSecret(workspace: Workspace, generation: number): Promise<void> {
-  const present = workspace.path(MASTER_SECRET_FILE);
-  const retired = workspace.path(retiredSecretFile(generation - 1));
-  await rm(retired, { force: true });
-  await link(present, retired);
-  await rename(workspace.path(NEXT_MASTER_SECRET_FILE), present);
-  await syncFolder(workspace.folder);
+  const former = await workspace.read(MASTER_SECRET_FILE);
+  const name = retiredSecretFile(generation - 1);
+  // Where this was cut off, it is there already.
+  if (former !== undefined && former !== (await workspace.read(name))) await workspace.create(name, former);
+  await workspace.rename(NEXT_MASTER_SECRET_FILE, MASTER_SECRET_FILE);
 }
 
 /** Name in the workspace of a master secret that opens nothing of the cluster any more. */

@@ -1,7 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
-import { link, mkdir, open, rm, rmdir, stat } from 'node:fs/promises';
+import { link, mkdir, open, rename, rm, rmdir, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { getSystemErrorMessage } from 'node:util';
 import { fromUtf8 } from '@asterism/bytes/encoding';
@@ -120,6 +120,14 @@ export class Workspace {
     } finally {
       await rm(temporary, { force: true }).catch(() => {});
     }
+  }
+
+  /** Puts a file in the place of another one; after a crash it has one of the two names. */
+  async rename(from: string, to: string): Promise<void> {
+    await writing(this.path(to), async () => {
+      await rename(this.path(from), this.path(to));
+      await syncFolder(this.folder);
+    });
   }
 
   async remove(name: string): Promise<void> {

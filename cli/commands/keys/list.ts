@@ -1,4 +1,3 @@
-import { KUBECONFIG_FILE } from '@asterism/config/workspace';
 import { Command } from 'commander';
 import { contextOf } from '../../context.ts';
 import { adminApi } from '../../flows/admin-api.ts';
@@ -17,7 +16,7 @@ export function listCommand(): Command {
       const state = await workspace.requireState();
       const api = await adminApi(workspace);
       const homes = await listHomes(api, signal);
-      const disks = await diskBindings((await workspace.read(KUBECONFIG_FILE)) ?? '').list(signal);
+      const disks = await diskBindings(api).list(signal);
       const keys = await listStoredKeys(state, workspace, api, limit, signal);
       const lines = [
         ...homes.map(describeHome),

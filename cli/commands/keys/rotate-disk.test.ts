@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Context } from '../../context.ts';
+import type { AdminApi } from '../../flows/admin-api.ts';
 import type { Parts } from '../../parts.ts';
 import { describeDisk, diskPlan } from './rotate.ts';
 
@@ -13,23 +14,24 @@ const parts = {
   verifier: (_config: object, identity: Uint8Array | undefined) => void identities.push(identity),
 } as unknown as Parts;
 
-function workspace(clusterId: string | undefined, kubeconfig: string | undefined): Context {
+const api = {} as AdminApi;
+
+function workspace(clusterId: string | undefined): Context {
   const files = {
     requireState: async () => ({ clusterId, nodes }),
-    read: async () => kubeconfig,
     config: async () => ({}),
   };
   return { workspace: files, signal: new AbortController().signal } as unknown as Context;
 }
 
 test('the nodes that are named, or all, each at its own port, as members of this cluster', async () => {
-  const context = workspace('aa'.repeat(32), 'apiVersion: v1');
-  const all = await diskPlan(context, parts, undefined);
+  const context = workspace('aa'.repeat(32));
+  const all = await diskPlan(context, parts, api, undefined);
   assert.deepEqual(all.nodes, [
     { name: 'control-plane-0', host: '10.77.1.11', port: 9998 },
     { name: 'worker-0', host: '10.77.1.12', port: 9998 },
   ]);
-  const { nodes } = await diskPlan(context, parts, ['worker-0']);
+  const { nodes } = await diskPlan(context, parts, api, ['worker-0']);
   assert.deepEqual(
     nodes.map(({ name }) => name),
     ['worker-0'],
@@ -41,14 +43,15 @@ test('the nodes that are named, or all, each at its own port, as members of this
 });
 
 test('without nodes, with unknown ones, and before init it says what is missing', async () => {
-  const context = workspace('aa'.repeat(32), 'apiVersion: v1');
-  await assert.rejects(diskPlan(context, parts, []), { code: 'ERR_NO_NODES' });
-  await assert.rejects(diskPlan(context, parts, ['worker-0', 'worker-9']), {
+  const context = workspace('aa'.repeat(32));
+  await assert.rejects(diskPlan(context, parts, api, []), { code: 'ERR_NO_NODES' });
+  await assert.rejects(diskPlan(context, parts, api, ['worker-0', 'worker-9']), {
     code: 'ERR_UNKNOWN_NODE',
     message: /no node worker-9; there are control-plane-0, worker-0/,
   });
-  for (const early of [workspace(undefined, 'apiVersion: v1'), workspace('aa'.repeat(32), undefined)])
-    await assert.rejects(diskPlan(early, parts, undefined), { code: 'ERR_NOT_INITIALIZED' });
+  await assert.rejects(diskPlan(workspace(undefined), parts, api, undefined), {
+    code: 'ERR_NOT_INITIALIZED',
+  });
 });
 
 test('each outcome is a line', () => {

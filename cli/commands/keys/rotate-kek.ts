@@ -1,5 +1,6 @@
 import { Command } from 'commander';
 import { contextOf } from '../../context.ts';
+import { adminApi } from '../../flows/admin-api.ts';
 import { retiredSecretFile, runRotateKek } from '../../flows/run-rotate-kek.ts';
 import type { LoadParts } from '../../parts.ts';
 import { describeDisk, diskPlan } from './rotate.ts';
@@ -25,10 +26,10 @@ again.`,
     .action(async ({ giveUpMissing }: { giveUpMissing: boolean }, command: Command) => {
       const context = contextOf(command);
       const parts = await load();
-      const result = await runRotateKek(context, await diskPlan(context, parts, undefined), {
-        giveUpMissing,
-      });
-      const { generation, rewrapped, disks } = result;
+      const api = await adminApi(context.workspace);
+      const disks = await diskPlan(context, parts, api, undefined);
+      const result = await runRotateKek(context, api, disks, { giveUpMissing });
+      const { generation, rewrapped } = result;
       const { keyHome } = await context.workspace.requireState();
       const former =
         keyHome === undefined
@@ -41,7 +42,7 @@ again.`,
         [
           `The key encryption key is of generation ${generation} now.`,
           former,
-          ...disks.map(describeDisk),
+          ...result.disks.map(describeDisk),
           trust,
         ].join('\n'),
       );

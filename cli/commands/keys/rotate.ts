@@ -1,10 +1,10 @@
 import { clusterIdPcr } from '@asterism/attestation/cluster-id';
 import { fromHex } from '@asterism/bytes/encoding';
-import { KUBECONFIG_FILE } from '@asterism/config/workspace';
 import { AsterismError } from '@asterism/errors/errors';
 import { Command } from 'commander';
 import { type Context, contextOf } from '../../context.ts';
 import { gravest } from '../../exit-codes.ts';
+import { type AdminApi, adminApi } from '../../flows/admin-api.ts';
 import { diskBindings } from '../../flows/disk-bindings.ts';
 import { type DiskOutcome, type DiskPlan, rotateDisks } from '../../flows/rotate-disk.ts';
 import { DISK_PORT } from '../../flows/sync-disk.ts';
@@ -31,7 +31,10 @@ old key and a copy of the disk can read that copy.`,
           const context = contextOf(command);
           const parts = await load();
           const disks = await context.progress.phase('rotate disk', async (onStep) =>
-            rotateDisks({ ...(await diskPlan(context, parts, all ? undefined : names)), onStep }),
+            rotateDisks({
+              ...(await diskPlan(context, parts, await adminApi(context.workspace), all ? undefined : names)),
+              onStep,
+            }),
           );
           process.exitCode = gravest(disks.map(({ exitCode }) => exitCode));
           const trust = parts.trustStatement(await context.workspace.config());
@@ -48,11 +51,11 @@ old key and a copy of the disk can read that copy.`,
 export async function diskPlan(
   { workspace, signal }: Context,
   parts: Parts,
+  api: AdminApi,
   names: readonly string[] | undefined,
 ): Promise<Omit<DiskPlan, 'onStep'>> {
   const state = await workspace.requireState();
-  const kubeconfig = await workspace.read(KUBECONFIG_FILE);
-  if (state.clusterId === undefined || kubeconfig === undefined)
+  if (state.clusterId === undefined)
     throw new AsterismError('ERR_NOT_INITIALIZED', 'this cluster is not initialised yet: run asterism init');
   if (names?.length === 0)
     throw new AsterismError('ERR_NO_NODES', 'name the nodes whose disks are meant, or give --all');
@@ -67,7 +70,7 @@ export async function diskPlan(
     nodes: state.nodes
       .filter(({ name }) => names === undefined || names.includes(name))
       .map(({ name, address }) => ({ name, host: address, port: DISK_PORT })),
-    bindings: diskBindings(kubeconfig),
+    bindings: diskBindings(api),
     verifier: parts.verifier(await workspace.config(), await clusterIdPcr(fromHex(state.clusterId))),
     signal,
   };
