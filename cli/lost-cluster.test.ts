@@ -40,6 +40,7 @@ async function record(t: TestContext): Promise<string> {
     initSecretHash: '',
     stateDiskMiB: 64,
     stateDisksMapped: false,
+    egress: false,
     nodes: [{ name: 'control-plane-0', role: 'ControlPlane', address: '10.77.254.11' }],
   });
   return uid;

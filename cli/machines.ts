@@ -12,6 +12,8 @@ export interface MachinesSpec extends ClusterReference {
   readonly controlPlaneNodes: number;
   readonly workerNodes: number;
   readonly stateDiskMiB: number;
+  /** Whether nodes may open connections to the host and beyond it. */
+  readonly egress: boolean;
   /** bcrypt hash of the init secret, for the nodes' metadata. */
   readonly initSecretHash: string;
   /** Folder with the cluster's files, noted beside the machines. */

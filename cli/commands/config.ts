@@ -54,6 +54,7 @@ async function generateLocal(options: GenerateOptions, command: Command, load: L
         controlPlaneNodes: options.controlPlaneNodes,
         workerNodes: options.workerNodes,
         stateDiskMiB: 4096,
+        egress: false,
       },
     },
     attestation: { qemuVtpm: { acceptUnauthenticatedTpm: true, measurements: image?.measurements ?? {} } },

@@ -19,7 +19,7 @@ const config: ClusterConfig = {
   name: 'test',
   kubernetesVersion: 'v1.37.2',
   image: 'sha256:aa',
-  provider: { local: { controlPlaneNodes: 1, workerNodes: 0, stateDiskMiB: 64 } },
+  provider: { local: { controlPlaneNodes: 1, workerNodes: 0, stateDiskMiB: 64, egress: false } },
   attestation: { qemuVtpm: { acceptUnauthenticatedTpm: true, measurements: {} } },
   kms: { type: 'cluster' },
 };

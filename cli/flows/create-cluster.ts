@@ -63,6 +63,7 @@ async function create(
         controlPlaneNodes: local.controlPlaneNodes,
         workerNodes: local.workerNodes,
         stateDiskMiB: local.stateDiskMiB,
+        egress: local.egress,
         initSecretHash: await hash(Buffer.from(initSecret).toString(), BCRYPT_COST),
         workspace: workspace.folder,
       },

@@ -92,6 +92,7 @@ export async function configure(
           controlPlaneNodes: shape.controlPlaneNodes,
           workerNodes: shape.workerNodes,
           stateDiskMiB: 4096,
+          egress: false,
         },
       },
       attestation: { qemuVtpm: { acceptUnauthenticatedTpm: true, measurements: image.measurements } },

@@ -122,7 +122,7 @@ version: v1
 name: mini
 kubernetesVersion: v1.37.2
 image: sha256:image
-provider: { local: { controlPlaneNodes: 1, workerNodes: 1 } }
+provider: { local: { controlPlaneNodes: 1, workerNodes: 1, egress: true } }
 attestation:
   qemuVtpm: { acceptUnauthenticatedTpm: true, measurements: { 4: { expected: "${'11'.repeat(32)}", warnOnly: false } } }
 kms: { type: vault, address: "https://bao.internal:8200", keyName: asterism, credentials: { token: { file: token } } }

@@ -10,7 +10,7 @@ const example: ClusterConfig = {
   name: 'mini',
   kubernetesVersion: 'v1.37.2',
   image: `sha256:${'ab'.repeat(32)}`,
-  provider: { local: { controlPlaneNodes: 1, workerNodes: 1, stateDiskMiB: 256 } },
+  provider: { local: { controlPlaneNodes: 1, workerNodes: 1, stateDiskMiB: 256, egress: false } },
   attestation: {
     qemuVtpm: {
       acceptUnauthenticatedTpm: true,
@@ -94,6 +94,13 @@ for (const [what, from, to, pattern] of [
     'acceptUnauthenticatedTpm: false',
     /can forge/,
   ],
+  [
+    'a KMS that no node reaches',
+    'type: cluster',
+    'type: gcp\n  projectID: p1-project\n  location: europe\n  keyRing: ring\n  keyName: key',
+    /kms\.type is gcp, but nodes .* reach no KMS; set provider\.local\.egress: true$/,
+  ],
+  ['egress that is no truth value', 'egress: false', 'egress: "no"', /egress: .*expected boolean/],
   ['a duplicate key', 'name: mini', 'name: mini\nname: other', /Map keys must be unique/],
   ['an anchor with its alias', 'name: mini', 'name: &a mini\nimage2: *a', /alias/i],
   ['a tag that makes code', 'name: mini', 'name: !!js/function "x"', /tag/i],
@@ -182,6 +189,15 @@ test('a cut or flipped configuration is refused or still valid, never a crash', 
       }
     }),
   );
+});
+
+test('a KMS outside the cluster is accepted where nodes reach it; without a word they reach nothing', () => {
+  const kms = 'type: gcp\n  projectID: p1-project\n  location: europe\n  keyRing: ring\n  keyName: key';
+  const text = good.replace('type: cluster', kms).replace('egress: false', 'egress: true');
+  const config = parseClusterConfig(text);
+  assert.equal(config.provider.local.egress, true);
+  assert.deepEqual(parseClusterConfig(renderClusterConfig(config)), config);
+  assert.equal(parseClusterConfig(good.replace('egress: false', '')).provider.local.egress, false);
 });
 
 test('the rendered file has comments and parses to what was rendered', () => {

@@ -52,6 +52,7 @@ const schema = z.strictObject({
       controlPlaneNodes: z.int().min(1).max(9),
       workerNodes: z.int().min(0).max(50),
       stateDiskMiB: z.int().min(64).max(1_048_576).default(4096),
+      egress: z.boolean().default(false),
     }),
   }),
   attestation: z.strictObject({
@@ -70,7 +71,7 @@ export type ClusterConfig = z.infer<typeof schema>;
  * Reads and validates a configuration.
  *
  * @param name what the input is called in messages
- * @throws ParseError (ERR_CONFIG) with one line per problem
+ * @throws ParseError (ERR_CONFIG) with one line per problem; ERR_CONFIG_UNAUTHENTICATED_TPM, ERR_CONFIG_EGRESS
  */
 export function parseClusterConfig(yaml: string, name: string = CONFIG_FILE): ClusterConfig {
   const config = parseYaml(yaml, schema, name);
@@ -80,6 +81,12 @@ export function parseClusterConfig(yaml: string, name: string = CONFIG_FILE): Cl
         'Its TPM is a program of this host: whoever controls the host can forge its quotes. ' +
         'Set it to true to say that you know, or use another provider.',
       { code: 'ERR_CONFIG_UNAUTHENTICATED_TPM' },
+    );
+  }
+  if (config.kms.type !== 'cluster' && !config.provider.local.egress) {
+    throw new ParseError(
+      `${name}: kms.type is ${config.kms.type}, but nodes of the provider local reach no KMS; set provider.local.egress: true`,
+      { code: 'ERR_CONFIG_EGRESS' },
     );
   }
   return config;

@@ -9,7 +9,7 @@ const empty: ClusterConfig = {
   name: 'mini',
   kubernetesVersion: 'v1.37.2',
   image: '',
-  provider: { local: { controlPlaneNodes: 1, workerNodes: 1, stateDiskMiB: 256 } },
+  provider: { local: { controlPlaneNodes: 1, workerNodes: 1, stateDiskMiB: 256, egress: false } },
   attestation: { qemuVtpm: { acceptUnauthenticatedTpm: true, measurements: {} } },
   kms: { type: 'cluster' },
 };

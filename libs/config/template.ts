@@ -35,6 +35,9 @@ provider:
     workerNodes: ${local.workerNodes}
     # Size of each node's encrypted state disk.
     stateDiskMiB: ${local.stateDiskMiB}
+    # Whether nodes and pods may open connections to this machine and beyond it; chosen when the cluster is made. A KMS
+    # outside the cluster needs it.
+    egress: ${local.egress}
 
 attestation:
   qemuVtpm:

@@ -37,6 +37,7 @@ export async function testSpec(
     controlPlaneNodes,
     workerNodes,
     stateDiskMiB: 64,
+    egress: false,
     initSecretHash: `$2b$10$${'a'.repeat(53)}`,
   };
 }
@@ -72,6 +73,7 @@ export async function assertNothingLeft(uid: string): Promise<void> {
     links: await host('ip', 'link'),
     routes: await host('ip', 'route'),
     mounts: await readFile('/proc/mounts', 'utf8'),
+    'rules of the firewall': await host('iptables-save'),
     'loop devices': await host('losetup', '--list', '--output', 'NAME,BACK-FILE'),
     mappings: (await activeMappings()).join('\n'),
     processes: await host('ps', 'axo', 'pid,args'),

@@ -33,6 +33,8 @@ const schema = z.object({
   stateDiskMiB: z.int(),
   /** Chosen when the cluster is made: a disk is formatted with integrity or without. */
   stateDisksMapped: z.boolean().default(false),
+  /** Whether nodes may open connections to the host and beyond it. */
+  egress: z.boolean().default(false),
   nodes: z.array(nodeSchema),
 });
 

@@ -1,30 +1,23 @@
-// What clusters change on their host, looked at on a host that has none: in mount namespaces with /run and /var/lib of
-// their own and a file in the place of the kernel's limit, in a network of its own. Other clusters of the machine are
-// neither seen nor harmed, and choose their subnets without regard to these.
+// What clusters change on their host, looked at on a host that has none (see own-host.fixture.ts), with a file in the
+// place of the kernel's limit.
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { newUid, SKIP_NODES, testSpec } from './cluster.fixture.ts';
+import { from, onOwnHost } from './own-host.fixture.ts';
 
 const LIMIT = '/proc/sys/fs/inotify/max_user_instances';
 
-/** Runs a script that prints JSON on a host of its own. */
-async function onEmptyHost(t: TestContext, before: string, script: string) {
-  const folder = await mkdtemp(join(tmpdir(), 'asterism-host-'));
-  t.after(() => rm(folder, { recursive: true }));
-  for (const name of ['run', 'lib']) await mkdir(join(folder, name));
-  await writeFile(join(folder, 'limit'), '128');
-  // The mounts of the real host would still be listed, below the new ones.
-  const enter = `
-    ip link set lo up
-    umount --recursive --lazy /run/netns 2>/dev/null || true
-    mount --bind "$1/run" /run; mount --bind "$1/lib" /var/lib; mount --bind "$1/limit" ${LIMIT}
-    ${before}
-    "$2" --input-type=module --eval "$3"`;
-  const from = (name: string) => JSON.stringify(join(import.meta.dirname, name));
+interface Seen {
+  readonly limit: string;
+  readonly forwards: string;
+  readonly rules: number;
+  readonly run: string[];
+  readonly lib: string[];
+  readonly mounted: boolean;
+}
+
+async function onEmptyHost(t: TestContext, before: string, script: string): Promise<Seen[]> {
+  const limit = `echo 0 > /proc/sys/net/ipv4/ip_forward; echo 128 > "$1/limit"; mount --bind "$1/limit" ${LIMIT}`;
   const look = `
     import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
     import { execFileSync } from 'node:child_process';
@@ -33,40 +26,34 @@ async function onEmptyHost(t: TestContext, before: string, script: string) {
     // mount keeps notes in /run/mount.
     const look = () => ({
       limit: readFileSync('${LIMIT}', 'utf8').trim(),
+      forwards: readFileSync('/proc/sys/net/ipv4/ip_forward', 'utf8').trim(),
+      rules: execFileSync('iptables-save', { encoding: 'utf8' }).split('\\n').filter((line) => line.startsWith('-A')).length,
       run: readdirSync('/run').filter((name) => name !== 'mount').sort(),
       lib: readdirSync('/var/lib'),
       mounted: readFileSync('/proc/self/mounts', 'utf8').includes(' /run/netns '),
     });
     const seen = [look()];`;
-  const argv = ['sh', '-ec', enter, 'sh', folder, process.execPath];
-  // Nobody would find its clusters when this process is killed: so everything in there ends with it.
-  const { stdout, stderr } = spawnSync(
-    'setpriv',
-    [
-      ...'--pdeathsig KILL unshare --mount --net --pid --fork --kill-child --mount-proc'.split(' '),
-      ...argv,
-      `${look}\n${script}\nprocess.stdout.write(JSON.stringify(seen));`,
-    ],
-    { encoding: 'utf8', timeout: 200_000, killSignal: 'SIGKILL' },
-  );
-  assert.ok(stdout, stderr);
-  return JSON.parse(stdout) as { limit: string; run: string[]; lib: string[]; mounted: boolean }[];
+  const end = 'process.stdout.write(JSON.stringify(seen));';
+  return (await onOwnHost(t, `${limit}\n${before}`, `${look}\n${script}\n${end}`)) as Seen[];
 }
 
 describe('what clusters change on their host', { skip: SKIP_NODES }, () => {
-  const empty = { limit: '128', run: [], lib: [], mounted: false };
+  const empty = { limit: '128', forwards: '0', rules: 0, run: [], lib: [], mounted: false };
 
   it('is put back with the last cluster, and not before', async (t) => {
     const [first, second] = [await testSpec(newUid(), 1, 0), await testSpec(newUid(), 0, 0)];
-    const [before, one, two, left, none] = await onEmptyHost(
+    const open = { ...(await testSpec(newUid(), 0, 0)), egress: true };
+    const [before, one, two, three, closed, left, none] = await onEmptyHost(
       t,
       '',
       `
       const options = { signal: AbortSignal.timeout(180_000), onDetail() {} };
-      for (const spec of ${JSON.stringify([first, second])}) {
+      for (const spec of ${JSON.stringify([first, second, open])}) {
         await createLocalCluster(spec, options);
         seen.push(look());
       }
+      await removeLocalCluster('${open.uid}', options);
+      seen.push(look());
       // One whose record is damaged is a cluster too.
       writeFileSync('/var/lib/asterism/local/${second.uid}/cluster.json', '{ cut o');
       for (const uid of ${JSON.stringify([first.uid, second.uid])}) {
@@ -74,8 +61,10 @@ describe('what clusters change on their host', { skip: SKIP_NODES }, () => {
         seen.push(look());
       }`,
     );
-    const changed = { limit: '8192', run: ['asterism', 'netns'], lib: ['asterism'], mounted: true };
-    assert.deepEqual([before, one, two, left, none], [empty, changed, changed, changed, empty]);
+    const changed = { ...empty, limit: '8192', run: ['asterism', 'netns'], lib: ['asterism'], mounted: true };
+    const egress = { ...changed, forwards: '1', rules: 4 };
+    assert.deepEqual([before, one, two, three], [empty, changed, changed, egress]);
+    assert.deepEqual([closed, left, none], [changed, changed, empty]);
   });
 
   const LIGHT = `

@@ -1,4 +1,5 @@
 import { gatewayOf, hostAddressOf, type LocalCluster, type LocalNode, networkOf } from './cluster.ts';
+import { ALL_NETWORKS, ensureEgress, LINK_LOCAL, removeEgress } from './egress.ts';
 import { host, tryHost } from './host.ts';
 import { noteNetworkFolder } from './network-folder.ts';
 
@@ -17,18 +18,29 @@ const linkOf = (node: LocalNode): string => `n${node.address.split('.')[3]}`;
 const inNetwork = (name: string, script: string): Promise<string> =>
   host('nsenter', `--net=/run/netns/${name}`, 'sh', '-ec', script);
 
-/** Makes the fabric of a cluster and the host's way into it, unless it is there: a reboot of the host takes it away. */
+/**
+ * Makes the fabric of a cluster, the host's way into it and, with egress, its way out, unless they are there: a reboot
+ * of the host takes them away.
+ * @throws AsterismError ERR_HOST the host cannot be made to forward packets
+ */
 export async function ensureFabric(cluster: LocalCluster): Promise<void> {
   const fabric = fabricName(cluster.uid);
   const link = hostLink(cluster.uid);
   // The route is what is made last.
   const routes = await host('ip', '-4', 'route', 'show', networkOf(cluster));
-  if (routes.includes(link) && (await networkNames()).includes(fabric)) return;
+  if (!routes.includes(link) || !(await networkNames()).includes(fabric)) await makeFabric(cluster);
+  // A firewall that is loaded anew takes the host's rules away while the fabric stays.
+  if (cluster.egress) await ensureEgress(cluster, link);
+}
+
+async function makeFabric(cluster: LocalCluster): Promise<void> {
+  const fabric = fabricName(cluster.uid);
+  const link = hostLink(cluster.uid);
   await removeNetworks(cluster.uid);
   await noteNetworkFolder();
   await host('ip', 'netns', 'add', fabric);
   await host('ip', 'link', 'add', link, 'type', 'veth', 'peer', 'name', 'host', 'netns', fabric);
-  // Reverse-path filtering is for version 4 only: version 6 stays off. Nodes may answer the host, not call it.
+  // Reverse-path filtering is for version 4 only: version 6 stays off.
   await inNetwork(
     fabric,
     `if [ -e /proc/sys/net/ipv6 ]; then
@@ -43,12 +55,25 @@ export async function ensureFabric(cluster: LocalCluster): Promise<void> {
      echo 1 > /proc/sys/net/ipv4/conf/all/rp_filter
      echo 1 > /proc/sys/net/ipv4/conf/default/rp_filter
      echo 1 > /proc/sys/net/ipv4/conf/host/proxy_arp
-     iptables -w 10 -A FORWARD -o host -m conntrack --ctstate NEW -j DROP`,
+     ${cluster.egress ? wayOut(cluster) : NO_WAY_OUT}`,
   );
   await host('ip', 'addr', 'add', `${hostAddressOf(cluster)}/32`, 'dev', link);
   await host('ip', 'link', 'set', link, 'up');
   await host('ip', 'route', 'add', networkOf(cluster), 'dev', link, 'src', hostAddressOf(cluster));
 }
+
+/** Nodes may answer the host, not call it. */
+const NO_WAY_OUT = 'iptables -w 10 -A FORWARD -o host -m conntrack --ctstate NEW -j DROP';
+
+// With egress, routes keep nodes from other clusters and from link-local addresses. Nobody but the host itself comes in
+// by the way out: a host that forwards could bring its neighbours.
+const wayOut = (cluster: LocalCluster): string => `
+     ip route add unreachable ${ALL_NETWORKS}
+     ip route add unreachable ${LINK_LOCAL}
+     for chain in INPUT FORWARD; do
+       iptables -w 10 -A $chain -i host ! -s ${hostAddressOf(cluster)} -m conntrack --ctstate NEW -j DROP
+     done
+     ip route add default via ${hostAddressOf(cluster)} dev host`;
 
 async function networkNames(): Promise<string[]> {
   return (await host('ip', 'netns', 'list')).split('\n').map((line) => line.split(' ')[0]!);
@@ -99,11 +124,12 @@ export async function disconnectNode(cluster: LocalCluster, node: LocalNode): Pr
   await tryHost('ip', 'netns', 'del', nodeNetworkName(cluster.uid, node.name));
 }
 
-/** Removes every network namespace and link of a cluster, also of one that was made by half. */
+/** Removes every network namespace, link and rule of a cluster, also of one that was made by half. */
 export async function removeNetworks(uid: string): Promise<void> {
   for (const name of await networkNames()) {
     if (name === fabricName(uid) || name.startsWith(`${fabricName(uid)}-`))
       await tryHost('ip', 'netns', 'del', name);
   }
   await tryHost('ip', 'link', 'del', hostLink(uid));
+  await removeEgress(uid);
 }

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { UnreachableError } from '@asterism/errors/errors';
 import { createGroup, hostGroupOf, processesIn, removeGroups } from './cgroups.ts';
 import { gatewayOf, type LocalCluster, type LocalNode, nodeFolder, nodeRuntime } from './cluster.ts';
+import { hostNameservers } from './egress.ts';
 import { measuredBoot } from './measured-boot.ts';
 import { connectNode, disconnectNode, nodeNetworkName } from './network.ts';
 import {
@@ -161,6 +162,12 @@ async function writeRuntime(cluster: LocalCluster, node: LocalNode): Promise<voi
   };
   const lines = Object.entries(environment).map(([name, value]) => `${name}=${value}\n`);
   await writeFile(join(folder, 'node.env'), lines.join(''));
-  await writeFile(join(folder, 'resolv.conf'), `nameserver ${gatewayOf(cluster)}\n`);
+  const nameservers = cluster.egress ? await hostNameservers() : [];
+  // Where there is none the gateway refuses at once. Without any, programs would ask their own loopback.
+  if (nameservers.length === 0) nameservers.push(gatewayOf(cluster));
+  await writeFile(
+    join(folder, 'resolv.conf'),
+    nameservers.map((address) => `nameserver ${address}\n`).join(''),
+  );
   await writeFile(join(folder, 'state-disk.img'), '');
 }

@@ -24,7 +24,7 @@ import {
 } from './cluster.ts';
 import { builtComponents, keepComponents } from './components.ts';
 import { canMapStateDisks, checkHost, host } from './host.ts';
-import { raiseHostLimits, restoreHostLimits } from './host-limits.ts';
+import { raiseHostLimits, restoreForwarding, restoreHostLimits } from './host-limits.ts';
 import { ensureFabric, removeNetworks } from './network.ts';
 import { removeNetworkFolder } from './network-folder.ts';
 import { killNode, runningInit, startNode, stopNode } from './node.ts';
@@ -41,6 +41,8 @@ export interface LocalClusterSpec {
   readonly controlPlaneNodes: number;
   readonly workerNodes: number;
   readonly stateDiskMiB: number;
+  /** Whether nodes may open connections to the host and beyond it. */
+  readonly egress: boolean;
   /** bcrypt hash of the init secret. */
   readonly initSecretHash: string;
 }
@@ -137,6 +139,7 @@ async function register(
       initSecretHash: spec.initSecretHash,
       stateDiskMiB: spec.stateDiskMiB,
       stateDisksMapped: await canMapStateDisks(),
+      egress: spec.egress,
       nodes: names.map((node, i) => ({ ...node, address: `10.77.${subnet}.${FIRST_NODE + i}` })),
     };
     await writeCluster(cluster);
@@ -175,8 +178,11 @@ export async function removeLocalCluster(uid: string, options: ProviderOptions):
     await rm(folder, { recursive: true, force: true });
   });
   await locked(REGISTRY_LOCK, LOCK_SECONDS, async () => {
-    // One whose record is damaged is a cluster too.
-    if ((await listUids()).length === 0) {
+    const left = await listUids();
+    const records = await listClusters();
+    // One whose record is damaged is a cluster too, and may have egress.
+    if (left.length === records.length && !records.some(({ egress }) => egress)) await restoreForwarding();
+    if (left.length === 0) {
       await restoreHostLimits();
       await removeNetworkFolder();
     }
