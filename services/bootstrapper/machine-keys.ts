@@ -1,4 +1,5 @@
-import { rm } from 'node:fs/promises';
+import { mkdir, readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { clusterId } from '@asterism/crypto/derive';
 import { openKeyHome } from '@asterism/kms/open';
 import { openFolderStore } from '@asterism/kms/stores/folder/store';
@@ -39,9 +40,14 @@ export class MachineKeys implements Keys {
     return objects;
   }
 
-  /** Those of an order that is not carried out any more, or that are in Kubernetes. */
+  /**
+   * Those of an order that is not carried out any more, or that are in Kubernetes. The folder stays: a home may have it
+   * open already.
+   */
   async forget(): Promise<void> {
-    await rm(this.#folder, { recursive: true, force: true });
+    await mkdir(this.#folder, { recursive: true, mode: 0o700 });
+    for (const name of await readdir(this.#folder))
+      await rm(join(this.#folder, name), { recursive: true, force: true });
   }
 
   async clusterId(measurementSecret: Uint8Array, measurementSalt: Uint8Array): Promise<Uint8Array> {
