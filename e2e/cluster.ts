@@ -1,10 +1,12 @@
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdir } from 'node:fs/promises';
+import { mkdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { type ClusterConfig, CONFIG_FILE } from '@asterism/config/cluster-config';
 import type { ClusterState } from '@asterism/config/state';
+import { renderClusterConfig } from '@asterism/config/template';
 import { Workspace } from '@asterism/config/workspace';
 
 export const ASTERISM = join(import.meta.dirname, '../asterism');
@@ -103,6 +105,43 @@ async function cluster(folder: string, args: readonly string[] = []): Promise<Cl
   await mkdir(folder, { recursive: true, mode: 0o700 });
   await must(asterism(['mini', 'up', ...args], { workspace: folder, timeoutMs: 50 * 60_000, show: true }));
   return openCluster(folder);
+}
+
+/** How many nodes a cluster of a scenario has. */
+export interface Nodes {
+  readonly controlPlanes: number;
+  readonly workers: number;
+}
+
+/** A workspace of its own with a configuration and no cluster yet. */
+export async function configuredWorkspace(
+  name: string,
+  { controlPlanes, workers }: Nodes,
+  change: (config: ClusterConfig) => ClusterConfig = (config) => config,
+): Promise<Workspace> {
+  const folder = join(SCRATCH, name);
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  const counts = ['--control-plane-nodes', String(controlPlanes), '--worker-nodes', String(workers)];
+  await must(asterism(['config', 'generate', 'local', ...counts], { workspace: folder }));
+  const workspace = new Workspace(folder);
+  await configure(workspace, change);
+  return workspace;
+}
+
+/** As a user who edits the configuration. */
+export async function configure(
+  workspace: Workspace,
+  change: (config: ClusterConfig) => ClusterConfig,
+): Promise<void> {
+  const text = renderClusterConfig(change(await workspace.config()));
+  await workspace.create(CONFIG_FILE, text, { overwrite: true });
+}
+
+/** Removes a workspace and its cluster, unless clusters are to be kept. */
+export async function removeWorkspace({ folder }: Workspace): Promise<void> {
+  if (process.env.ASTERISM_E2E_KEEP !== undefined) return;
+  await must(asterism(['terminate', '--yes'], { workspace: folder, timeoutMs: 300_000 }));
+  await rm(folder, { recursive: true, force: true });
 }
 
 /** A cluster that a workspace has made already. */
