@@ -15,6 +15,7 @@ import { openKeyHome } from '@asterism/kms/open';
 import { rewrapAll } from '@asterism/kms/rewrap';
 import { parseRotationStatus, ROTATION_STATUS, renderRotationStatus } from '@asterism/kms/rotation-status';
 import { storedKeys } from '@asterism/kms/stored-keys';
+import { KEYS_NAMESPACE, secretName, secretOf } from '@asterism/kms/stores/kubernetes/secret';
 import type { KeyHome } from '@asterism/kms/types';
 import { parseKmsUri, renderKmsUri } from '@asterism/kms/uri';
 import { KubernetesApiError, type KubernetesObject } from '@asterism/kubernetes/api';
@@ -24,6 +25,7 @@ import type { AdminApi } from './admin-api.ts';
 
 const SYSTEM = '/api/v1/namespaces/kube-system';
 const SECRET = `${SYSTEM}/secrets/${KEY_CONFIGURATION.name}`;
+const WRAPPED = `/api/v1/namespaces/${KEYS_NAMESPACE}/secrets`;
 const STATUS = `${SYSTEM}/configmaps/${ROTATION_STATUS}`;
 
 interface Stored extends KubernetesObject {
@@ -50,7 +52,7 @@ export class MemoryCluster implements AdminApi {
   step: (what: string) => Promise<void> = async () => {};
   /** What each KeyService says of itself; default: that it goes by the present configuration. */
   replicas: (version: string) => readonly string[] = (version) => [version, version];
-  /** Called when an order is carried out. */
+  /** Called when an order is carried out; may throw, then it has failed. */
   onOrder: () => Promise<void> = async () => {};
 
   configure(homes: readonly HomeConfiguration[]): void {
@@ -169,6 +171,12 @@ export class MemoryCluster implements AdminApi {
         metadata: {},
         items: [...this.objects].flatMap(([at, one]) => (at.includes('/configmaps/') ? [one] : [])),
       };
+    if (path.startsWith(`${WRAPPED}?`))
+      return { metadata: {}, items: [...this.store.objects].map(([id, bytes]) => secretOf(id, bytes)) };
+    if (path.startsWith(`${WRAPPED}/`)) {
+      const [found] = [...this.store.objects].filter(([id]) => path.endsWith(`/${secretName(id)}`));
+      return found && secretOf(...found, '1');
+    }
     const given = body as Stored | undefined;
     const at = method === 'POST' ? `${path}/${given?.metadata?.name}` : path;
     const present = this.objects.get(at);
@@ -197,7 +205,13 @@ export class MemoryCluster implements AdminApi {
     if (order.state !== 'ordered') return;
     const [older, newer] = this.homes;
     ok(older && newer, 'no rotation is configured');
-    await this.onOrder();
+    try {
+      await this.onOrder();
+    } catch (error) {
+      const failed = { ...order, state: 'failed', error: String(error) } as const;
+      this.#put(STATUS, { data: renderRotationStatus(failed) });
+      return;
+    }
     const { clusterId = '', generation } = parseKmsUri(newer.kmsUri) as {
       clusterId?: string;
       generation: number;

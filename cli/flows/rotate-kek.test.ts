@@ -330,16 +330,36 @@ describe('a rotation', () => {
     assert.match((await workspace.requireState()).keyHome?.kmsUri ?? '', /keyName=other/);
   });
 
-  it('to another key than one that the cluster knows already is refused', async (t) => {
+  it('to a key that was mistyped is given up for another one, while it has wrapped nothing', async (t) => {
+    const { cluster, workspace, rotate } = await scene(t, vault('k'));
+    workspace.kms = vault('mistyped');
+    cluster.onOrder = async () => {
+      throw new Error('no such key');
+    };
+    await assert.rejects(rotate(), { code: 'ERR_REWRAP', message: /no such key/ });
+    assert.match(cluster.homes[1]!.kmsUri, /keyName=mistyped/);
+    cluster.onOrder = async () => {};
+    workspace.kms = vault('other');
+    await rotate();
+    assert.match((await workspace.requireState()).keyHome?.kmsUri ?? '', /keyName=other/);
+    assert.ok(cluster.homes.every(({ kmsUri }) => /keyName=other/.test(kmsUri)));
+  });
+
+  it('to a key that has wrapped something must end before another one begins', async (t) => {
     const { cluster, workspace, rotate } = await scene(t, vault('k'));
     workspace.kms = vault('other');
     cluster.onOrder = async () => {
-      throw new Error('killed');
+      await cluster.key('key-new');
+      throw new Error('too busy');
     };
-    await assert.rejects(rotate(), /killed/);
+    await assert.rejects(rotate(), { code: 'ERR_REWRAP', message: /too busy/ });
     workspace.kms = vault('third');
     await assert.rejects(rotate(), { code: 'ERR_OTHER_KMS', message: /change the configuration back/ });
     assert.match(cluster.homes[1]!.kmsUri, /keyName=other/);
+    cluster.onOrder = async () => {};
+    workspace.kms = vault('other');
+    await rotate();
+    assert.match(Buffer.from(cluster.store.objects.get('key-new')!).toString(), /"generation":2/);
   });
 
   it('names the nodes that do not answer, and which key they need', async (t) => {

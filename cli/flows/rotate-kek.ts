@@ -59,6 +59,15 @@ export async function retire(plan: RotationPlan): Promise<void> {
   await inForce(plan, version);
 }
 
+/** Takes a home that was introduced out of the configuration again; where it is not in it nothing is changed. */
+export async function withdraw(plan: Omit<RotationPlan, 'next'>, kmsUri: string): Promise<void> {
+  const { api, signal } = plan;
+  const read = await readHomes(api, signal);
+  const [first, second] = read.homes;
+  const there = first !== undefined && second?.kmsUri === kmsUri;
+  await inForce(plan, there ? await writeHomes(api, read, [first], signal) : versionOf(read.object));
+}
+
 /**
  * Every disk has a key of the new generation.
  * @throws AsterismError ERR_ROTATION_DISKS naming those that have not; the rotation goes on when this is run again
@@ -104,7 +113,10 @@ export function withNextHome({ nextKeyHome, ...state }: ClusterState): ClusterSt
   return { ...state, ...(nextKeyHome && { keyHome: nextKeyHome }) };
 }
 
-async function inForce({ api, signal, patienceMs, onStep }: RotationPlan, version: string): Promise<void> {
+async function inForce(
+  { api, signal, patienceMs, onStep }: Omit<RotationPlan, 'next'>,
+  version: string,
+): Promise<void> {
   await untilInForce(api, version, { timeoutMs: patienceMs ?? PATIENCE_MS, signal, onState: onStep });
 }
 

@@ -15,8 +15,8 @@ import { type HomeConfiguration, parseHomeCredentials } from '@asterism/kms/key-
 import { parseKmsUri } from '@asterism/kms/uri';
 import type { Context } from '../context.ts';
 import type { AdminApi } from './admin-api.ts';
-import { readHomes } from './key-configuration.ts';
 import { externalKeyHome, requestOf } from './key-home.ts';
+import { listStoredKeys } from './list-keys.ts';
 import { checkOfCluster, masterSecretOfFile } from './master-secret-source.ts';
 import { rewrapKeys } from './rewrap-order.ts';
 import { type DiskPlan, moveDisks, refreshDisks } from './rotate-disk.ts';
@@ -27,6 +27,7 @@ import {
   type RotationPlan,
   type RotationResult,
   retire,
+  withdraw,
   withNextHome,
 } from './rotate-kek.ts';
 
@@ -109,7 +110,7 @@ async function rotateExternal(
     );
   }
   if (state.nextKeyHome !== undefined && state.nextKeyHome.kmsUri !== home.kmsUri)
-    await refuseOther(api, state.nextKeyHome, signal);
+    await giveUp(rotation, state, state.nextKeyHome, disks.onStep);
   // Read before anything is saved: what cannot be begun leaves no trace.
   const { kmsUri, storageUri, kmsCredentials } = await requestOf(home, workspace.folder);
   await workspace.writeState({ ...state, nextKeyHome: home });
@@ -132,13 +133,28 @@ async function rotateExternal(
   return { generation, rewrapped, disks: outcomes };
 }
 
-/** A rotation that the cluster never heard of is given up; another one has to end. */
-async function refuseOther(api: AdminApi, begun: StoredKeyHome, signal: AbortSignal): Promise<void> {
-  const { homes } = await readHomes(api, signal);
-  if (homes.every(({ kmsUri }) => kmsUri !== begun.kmsUri)) return;
-  throw moved(
-    'a rotation to another KMS or key is under way; change the configuration back and end it first',
-  );
+/**
+ * A rotation that was begun is given up for another one, say because the name of its key was mistyped. Once a key is
+ * wrapped by that one it has to end.
+ */
+async function giveUp(
+  { workspace, api, signal }: Rotation,
+  state: ClusterState,
+  begun: StoredKeyHome,
+  onStep: (text: string) => void,
+): Promise<void> {
+  const { generation } = parseKmsUri(begun.kmsUri);
+  const refuseIfUsed = async () => {
+    const keys = await listStoredKeys(state, workspace, api, Number.POSITIVE_INFINITY, signal);
+    if (keys.some((key) => key.generation === generation))
+      throw moved(
+        'a rotation to another KMS or key is under way, and some keys are wrapped by it already; change the configuration back and end it first',
+      );
+  };
+  await refuseIfUsed();
+  onStep('the key of a rotation that was given up: out of every KeyService');
+  await withdraw({ api, signal, onStep }, begun.kmsUri);
+  await refuseIfUsed();
 }
 
 function planOf({ api, signal }: Rotation, next: HomeConfiguration, { onStep }: DiskPlan): RotationPlan {

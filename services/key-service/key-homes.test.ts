@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { NO_STORE_URI, renderClusterKmsUri } from '@asterism/kms/cluster-uri';
+import { KmsError, KmsUnavailableError } from '@asterism/kms/errors';
 import type { HomeConfiguration } from '@asterism/kms/key-configuration';
 import { MemoryKek, MemoryStore } from '@asterism/kms/memory.fixture';
 import { openKeyHome } from '@asterism/kms/open';
@@ -26,10 +27,10 @@ const external = (generation: number): HomeConfiguration => ({
   storageUri: 'storage://kubernetes',
 });
 
-function homesOf(open: KeyHomesOptions['open']) {
+function homesOf(open: KeyHomesOptions['open'], graceMs = 20) {
   const errors: unknown[] = [];
-  const homes = new KeyHomes({ open, log: { error: (fields) => errors.push(fields) }, graceMs: 20 });
-  return { homes, errors };
+  const options = { open, log: { error: (fields: object) => errors.push(fields) }, graceMs };
+  return { homes: new KeyHomes(options), errors, options };
 }
 
 describe('the key homes of a cluster', () => {
@@ -109,8 +110,89 @@ describe('the key homes of a cluster', () => {
     await homes.configure({ homes: [derived(1), derived(2)] });
     assert.deepEqual([opened, closed], [2, 0]);
     await homes.configure({ homes: [derived(2)] });
-    assert.deepEqual([opened, closed], [2, 0]);
-    await sleep(200);
     assert.deepEqual([opened, closed], [2, 1]);
+  });
+
+  /** Stored keys in memory; generation 1 waits in `gate` before it wraps. */
+  function stored(gate: () => Promise<void>, more: Partial<KeyHome> = {}) {
+    const store = new MemoryStore();
+    const keks = new Map([1, 2].map((generation) => [generation, new MemoryKek(`kek-${generation}`)]));
+    keks.get(1)!.before = async (what) => (what === 'wrap' ? gate() : undefined);
+    const made = homesOf(async ({ kmsUri, previous }) => {
+      const { generation } = parseKmsUri(kmsUri);
+      const home = storedKeys({
+        ...{ kek: keks.get(generation)!, store, clusterId, generation, retry: { tries: 1 } },
+        ...(previous && { previous: { kek: keks.get(1)!, generation: 1 } }),
+      });
+      return previous === undefined ? home : Object.assign(home, more);
+    });
+    return { ...made, store, keks };
+  }
+
+  it('a configuration is in force only when nobody makes a key by the former one any more', async () => {
+    let release = () => {};
+    const { options, store } = stored(() => new Promise((resolve) => (release = resolve)));
+    const graceful = new KeyHomes({ ...options, graceMs: 20_000 });
+    await graceful.configure({ homes: [external(1)] }, '1');
+    const late = graceful.dataKey('key-late', 32, 0);
+    await sleep(20);
+    const configured = graceful.configure({ homes: [external(1), external(2)] }, '2');
+    await sleep(100);
+    // New keys are of the new generation at once, but the version is not said to be in force.
+    assert.match(Buffer.from((await graceful.dataKey('key-x', 32, 0)).envelope).toString(), /"generation":2/);
+    assert.deepEqual([graceful.version, graceful.configuration?.homes.length], ['1', 1]);
+    release();
+    await late;
+    await configured;
+    assert.deepEqual([graceful.version, graceful.configuration?.homes.length], ['2', 2]);
+    assert.match(Buffer.from(store.objects.get('key-late')!).toString(), /"generation":1/);
+  });
+
+  it('a call that does not end in time is ended, and makes no key afterwards', async () => {
+    let release = () => {};
+    const { homes, store } = stored(() => new Promise((resolve) => (release = resolve)));
+    await homes.configure({ homes: [external(1)] }, '1');
+    const late = homes.dataKey('key-late', 32, 0);
+    late.catch(() => {});
+    await sleep(20);
+    await homes.configure({ homes: [external(1), external(2)] }, '2');
+    release();
+    await assert.rejects(late, { code: 'ERR_KMS_CLOSED' });
+    assert.equal(store.objects.has('key-late'), false);
+    const again = await homes.dataKey('key-late', 32, 0);
+    assert.match(Buffer.from(again.envelope).toString(), /"generation":2/);
+  });
+
+  it('a rotation to a key that is not there, or is disabled, changes nothing; a fresh start still gives keys', async () => {
+    for (const [status, code] of [
+      [async () => ({ keyId: 'k', enabled: false, detail: '' }), 'ERR_KMS_KEY_DISABLED'],
+      [
+        async () => {
+          throw new KmsError('ERR_KMS_KEY_NOT_FOUND', 'no such key');
+        },
+        'ERR_KMS_KEY_NOT_FOUND',
+      ],
+    ] as const) {
+      const { homes, options } = stored(async () => {}, { status });
+      await homes.configure({ homes: [external(1)] }, '1');
+      const { dataKey } = await homes.dataKey('key-x', 32, 0);
+      await assert.rejects(homes.configure({ homes: [external(1), external(2)] }, '2'), { code });
+      assert.deepEqual([homes.version, homes.generation], ['1', 1]);
+      assert.match(Buffer.from((await homes.dataKey('key-y', 32, 0)).envelope).toString(), /"generation":1/);
+      const started = new KeyHomes(options);
+      await started.configure({ homes: [external(1), external(2)] }, '2');
+      assert.deepEqual((await started.dataKey('key-x', 32, 0)).dataKey, dataKey);
+    }
+  });
+
+  it('what is cached is given while the KMS is down, what is not is an error that says so', async () => {
+    const { homes, keks } = stored(async () => {});
+    await homes.configure({ homes: [external(1)] });
+    const known = await homes.dataKey('key-x', 32, 0);
+    keks.get(1)!.before = async () => {
+      throw new KmsUnavailableError('ERR_KMS_THROTTLED', 'too busy');
+    };
+    assert.deepEqual(await homes.dataKey('key-x', 32, 0), known);
+    await assert.rejects(homes.dataKey('key-y', 32, 0), { code: 'ERR_KMS_THROTTLED' });
   });
 });

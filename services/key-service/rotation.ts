@@ -120,7 +120,8 @@ async function round(options: RotationOptions): Promise<void> {
 
 function isFree({ state, renewed }: RotationStatus): boolean {
   if (state === 'ordered') return true;
-  return state === 'running' && !(Date.now() - Date.parse(renewed) < LEASE_MS);
+  // A time that is far ahead is of a machine whose clock is wrong: nobody waits until then.
+  return state === 'running' && !(Math.abs(Date.now() - Date.parse(renewed)) < LEASE_MS);
 }
 
 function countsOf({ total, rewrapped, alreadyDone, failedCount }: RewrapResult): Partial<RotationStatus> {
