@@ -171,8 +171,11 @@ export class MemoryCluster implements AdminApi {
         metadata: {},
         items: [...this.objects].flatMap(([at, one]) => (at.includes('/configmaps/') ? [one] : [])),
       };
-    if (path.startsWith(`${WRAPPED}?`))
-      return { metadata: {}, items: [...this.store.objects].map(([id, bytes]) => secretOf(id, bytes)) };
+    if (path.startsWith(`${WRAPPED}?`)) {
+      // An API server lists by name.
+      const ids = [...this.store.objects.keys()].sort((a, b) => (secretName(a) < secretName(b) ? -1 : 1));
+      return { metadata: {}, items: ids.map((id) => secretOf(id, this.store.objects.get(id)!)) };
+    }
     if (path.startsWith(`${WRAPPED}/`)) {
       const [found] = [...this.store.objects].filter(([id]) => path.endsWith(`/${secretName(id)}`));
       return found && secretOf(...found, '1');
