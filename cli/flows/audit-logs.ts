@@ -4,10 +4,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { PassThrough, Transform } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
+import { finished, pipeline } from 'node:stream/promises';
 import { AsterismError, UnreachableError } from '@asterism/errors/errors';
 import type { KubernetesObject } from '@asterism/kubernetes/api';
 import { verifyAuditLog } from '@asterism/runtime/audit-log';
+import { messageOf } from '../output.ts';
 import type { AdminApi } from './admin-api.ts';
 
 const PODS = '/api/v1/namespaces/kube-system/pods?labelSelector=app%3Dkey-service';
@@ -16,9 +17,14 @@ const NAME = /^[a-z0-9][a-z0-9.-]{0,63}\.log$/;
 const MAX_BYTES = 1 << 30;
 const TIMEOUT_MS = 300_000;
 
-/** One line of an audit log. */
+/** Of one node. */
+const MAX_LOGS = 32;
+const MAX_NAMES_BYTES = 16 * 1024;
+
+/** One line of an audit log. What it says of itself is its node's word. */
 export interface AuditLine {
-  readonly node: string;
+  /** The node whose log it is of; empty for a file. A field `node` is the node that a line is about. */
+  readonly writtenBy: string;
   readonly log: string;
   readonly seq: number;
   readonly time: string;
@@ -105,38 +111,43 @@ export async function checkAuditFile(
   for await (const text of createInterface({ input: file.createReadStream({ autoClose: false }) })) {
     // What a node writes while it is read has no end yet.
     if (count++ >= chain.lines) break;
-    onLine({ node, log, ...(JSON.parse(text) as object) } as AuditLine);
+    onLine({ ...(JSON.parse(text) as object), writtenBy: node, log } as AuditLine);
   }
   return { node, log, lines: chain.lines, head: chain.hash };
 }
 
 async function namesIn(query: AuditQuery, pod: string): Promise<string[]> {
   const chunks: Buffer[] = [];
-  const out = new PassThrough();
+  const out = bounded(`the list of logs in ${pod}`, MAX_NAMES_BYTES);
   out.on('data', (chunk: Buffer) => chunks.push(chunk));
-  await inPod(query, pod, `console.log(fs.readdirSync('${FOLDER}').join('\\n'))`, out);
+  await Promise.all([
+    inPod(query, pod, `console.log(fs.readdirSync('${FOLDER}').join('\\n'))`, out),
+    finished(out),
+  ]);
   const names = Buffer.concat(chunks).toString().split('\n');
-  return names.filter((name) => NAME.test(name));
+  return names.filter((name) => NAME.test(name)).slice(0, MAX_LOGS);
 }
 
 async function fetchLog(query: AuditQuery, pod: string, log: string, path: string): Promise<void> {
-  let size = 0;
-  const bounded = new Transform({
-    transform(chunk: Buffer, _encoding, done) {
-      size += chunk.length;
-      done(
-        size > MAX_BYTES
-          ? new AsterismError('ERR_AUDIT_LOG', `${log} is larger than ${MAX_BYTES} bytes`)
-          : null,
-        chunk,
-      );
-    },
-  });
-  const written = pipeline(bounded, createWriteStream(path, { mode: 0o600 }));
+  const out = bounded(log, MAX_BYTES);
+  const written = pipeline(out, createWriteStream(path, { mode: 0o600 }));
   await Promise.all([
-    inPod(query, pod, `fs.createReadStream('${FOLDER}/${log}').pipe(process.stdout)`, bounded),
+    inPod(query, pod, `fs.createReadStream('${FOLDER}/${log}').pipe(process.stdout)`, out),
     written,
   ]);
+}
+
+/** What a node sends ends with an error where it is more than that. */
+function bounded(what: string, maxBytes: number): Transform {
+  let size = 0;
+  return new Transform({
+    transform(chunk: Buffer, _encoding, done) {
+      size += chunk.length;
+      if (size > maxBytes)
+        done(new AsterismError('ERR_AUDIT_LOG', `${what} is larger than ${maxBytes} bytes`));
+      else done(null, chunk);
+    },
+  });
 }
 
 /** Runs a line of JavaScript in a KeyService's container, which has no other programs than Node. */
@@ -144,7 +155,7 @@ async function inPod(
   { kubeconfig, signal }: AuditQuery,
   pod: string,
   script: string,
-  out: PassThrough | Transform,
+  out: Transform,
 ): Promise<void> {
   const { Exec, KubeConfig } = await import('@kubernetes/client-node');
   const config = new KubeConfig();
@@ -157,7 +168,9 @@ async function inPod(
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const fail = (why: string) =>
     reject(new UnreachableError(`the audit logs in the pod ${pod} cannot be read: ${why.slice(0, 500)}`));
-  const socket = await new Exec(config).exec(
+  // It may end before there is a connection.
+  promise.catch(() => {});
+  const connecting = new Exec(config).exec(
     'kube-system',
     pod,
     'key-service',
@@ -169,18 +182,25 @@ async function inPod(
     ({ status, message }) =>
       status === 'Success' ? resolve() : fail(`${message ?? ''} ${Buffer.concat(said)}`),
   );
-  const abort = () => {
-    socket.close();
-    fail(String(until.reason));
-  };
+  connecting.then(
+    (socket) => {
+      socket.on('close', () => fail('the connection ended'));
+      socket.on('error', (error: Error) => fail(error.message));
+    },
+    (error) => fail(messageOf(error)),
+  );
+  const abort = () => fail(String(until.reason));
   until.addEventListener('abort', abort, { once: true });
-  socket.on('close', () => fail('the connection ended'));
-  socket.on('error', (error: Error) => fail(error.message));
+  out.once('error', reject);
   try {
     await promise;
   } finally {
     until.removeEventListener('abort', abort);
-    socket.close();
+    // Also one that is made too late.
+    connecting.then(
+      (socket) => socket.close(),
+      () => {},
+    );
     out.end();
   }
 }

@@ -88,8 +88,7 @@ export async function initCluster(input: InitInput, parts: InitParts): Promise<C
   if (received === undefined) {
     await workspace.create(KUBECONFIG_FILE, await kubeconfigOf(input, parts, keys, prepared));
   }
-  const { measurementSecret: _, ...kept } = prepared;
-  const done: ClusterState = { ...kept, phase: 'initialized', initUnconfirmed: true };
+  const done: ClusterState = { ...prepared, phase: 'initialized', initUnconfirmed: true };
   await workspace.writeState(done);
   const why = await confirm(input, parts, done);
   if (why === undefined) return writeConfirmed(workspace, done);
@@ -154,7 +153,8 @@ async function confirm(
 
 async function writeConfirmed(
   workspace: Workspace,
-  { initUnconfirmed: _, ...state }: ClusterState,
+  // Until then the order may have to be given again.
+  { initUnconfirmed: _, measurementSecret: __, ...state }: ClusterState,
 ): Promise<ClusterState> {
   await workspace.writeState(state);
   return state;

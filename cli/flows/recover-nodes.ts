@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Verifier } from '@asterism/attestation/types';
-import { UnreachableError } from '@asterism/errors/errors';
+import { AsterismError, UnreachableError } from '@asterism/errors/errors';
 import { atlsClient } from '@asterism/rpc/atls-client';
 import { API } from '@asterism/rpc/gen/recover_pb';
+import { messageOf } from '../output.ts';
 
 /** Port at which a node that cannot open its disk waits for help. */
 export const RECOVERY_PORT = 9999;
@@ -75,17 +76,27 @@ async function recoverOne(plan: RecoverPlan, host: string, port: number): Promis
   }
   try {
     // From here on silence is a failure: the node has the secret's way and must say what became of it.
-    for (const [i, home] of plan.homes.entries()) {
+    const failures: unknown[] = [];
+    for (const home of plan.homes) {
       try {
         await client.recover(home, { signal: plan.signal, timeoutMs: 120_000 });
         return true;
       } catch (error) {
         plan.signal.throwIfAborted();
-        if (i === plan.homes.length - 1) throw error;
+        failures.push(error);
       }
     }
-    return false;
+    throw failures.length === 1 ? failures[0] : neither(failures);
   } finally {
     client.close();
   }
+}
+
+/** While keys are rotated one of the two must fail, and which of them matters is for a person to see. */
+function neither(failures: readonly unknown[]): AsterismError {
+  return new AsterismError(
+    'ERR_RECOVERY',
+    `neither the next key home nor the present one opens the disk. Next: ${messageOf(failures[0])}. Present: ${messageOf(failures[1])}`,
+    { cause: new AggregateError(failures) },
+  );
 }

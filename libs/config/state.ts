@@ -46,7 +46,7 @@ const schema = z.strictObject({
     .string()
     .regex(/^[0-9a-f]{64}$/)
     .optional(),
-  /** 32 bytes that the CLI chose for a cluster whose keys an external KMS keeps, base64; gone when its init has ended. */
+  /** 32 bytes that the CLI chose for a cluster whose keys an external KMS keeps, base64; gone when its init is confirmed. */
   measurementSecret: base64.optional(),
   /** The external KMS and store of the cluster; missing where keys are derived. */
   keyHome: keyHome.optional(),

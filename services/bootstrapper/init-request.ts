@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { isIP } from 'node:net';
 import { fromUtf8 } from '@asterism/bytes/encoding';
 import { type HomeCredentials, parseHomeCredentials } from '@asterism/kms/key-configuration';
+import { parseKmsUri, parseStoreUri, renderKmsUri, renderStoreUri } from '@asterism/kms/uri';
 import { type Component, checkComponent } from '@asterism/kubernetes/install';
 import type { InitRequest } from '@asterism/rpc/gen/init_pb';
 import { StatusError } from '@asterism/rpc/status';
@@ -71,6 +72,7 @@ export function checkInitRequest(request: InitRequest): InitOrder {
   if (measurementSecret.length !== 0 && measurementSecret.length !== 32)
     refuse(`measurement_secret has ${measurementSecret.length} bytes, not 32`);
   const credentials = textOf(request.kmsCredentials, 'kms_credentials');
+  const home = keyHomeOf(request.kmsUri, storageUri);
   const fingerprint = createHash('sha256')
     .update(
       JSON.stringify([
@@ -79,6 +81,7 @@ export function checkInitRequest(request: InitRequest): InitOrder {
         components.map(({ hash, installPath, extract }) => [hash, installPath, extract]),
         joinMeasurements ?? enforcedPcrs,
         [...certSans].sort(),
+        ...home,
       ]),
     )
     .digest('hex');
@@ -93,9 +96,26 @@ export function checkInitRequest(request: InitRequest): InitOrder {
     enforcedPcrs,
     certSans,
     measurementSecret: measurementSecret.length === 0 ? undefined : Uint8Array.from(measurementSecret),
-    kmsCredentials: credentials === undefined ? undefined : parseHomeCredentials(credentials),
+    kmsCredentials: credentials === undefined ? undefined : readCredentials(credentials),
     fingerprint,
   };
+}
+
+/**
+ * The external KMS and store of an order, without credentials, which may change between two tries. Of the cluster's own
+ * KMS there is nothing to say: the cluster id follows from it.
+ */
+function keyHomeOf(kmsUri: string, storageUri: string): string[] {
+  if (isClusterKms(kmsUri)) return [];
+  try {
+    return [renderKmsUri(parseKmsUri(kmsUri)), renderStoreUri(parseStoreUri(storageUri))];
+  } catch (cause) {
+    return refuse('kms_uri or storage_uri is malformed, or names what there is not', cause);
+  }
+}
+
+function isClusterKms(kmsUri: string): boolean {
+  return kmsUri.split('?')[0] === 'kms://cluster-kms';
 }
 
 function checkComponents(request: InitRequest): Component[] {
@@ -119,6 +139,14 @@ function checkComponents(request: InitRequest): Component[] {
     }
   }
   return components;
+}
+
+function readCredentials(text: string): HomeCredentials {
+  try {
+    return parseHomeCredentials(text);
+  } catch (cause) {
+    return refuse('kms_credentials are malformed', cause);
+  }
 }
 
 function textOf(bytes: Uint8Array, field: string): string | undefined {

@@ -37,7 +37,8 @@ export interface RecoveryServiceOptions {
 const LIMITS: AttemptLimits = { freeAttempts: 9, firstWaitMs: 10_000, maxWaitMs: 300_000 };
 
 /**
- * recoverproto.API: who has the master secret, or may use the KMS, brings a rebooted control plane back. It answers OK only after the proof.
+ * recoverproto.API: who has the master secret, or may use the KMS, brings a rebooted control plane back. It answers OK
+ * only after the proof.
  *
  * The key is derived from a secret that nobody can guess, so the wait after wrong ones is there for the node's
  * processor only. It is each caller's own, and so is its place in the line: nobody keeps the owner out.
@@ -57,7 +58,11 @@ export function recoveryService(options: RecoveryServiceOptions): Handlers<typeo
     }
     const choice = readRequest(request);
     const keys = await keysOf(options, choice, await options.keyToken());
-    await turns.take(by.address, () => recover(options, choice, keys, by));
+    try {
+      await turns.take(by.address, () => recover(options, choice, keys, by));
+    } finally {
+      zero(keys.diskKey, keys.measurementSecret, ...(keys.nextDiskKey ? [keys.nextDiskKey] : []));
+    }
   }
 
   return {
@@ -127,8 +132,6 @@ async function recover(
         : `the key that this KMS gives for the disk ${diskUuid} does not open it`,
       { cause },
     );
-  } finally {
-    zero(keys.diskKey, keys.measurementSecret, ...(keys.nextDiskKey ? [keys.nextDiskKey] : []));
   }
 }
 

@@ -89,17 +89,17 @@ function matches(line: AuditLine, { key, node, outcome: wanted, since }: AuditOp
   const said = (names: readonly string[]) => names.map((name) => String(line[name] ?? ''));
   if (key !== undefined && !said(['keyId', 'diskUuid']).some((id) => id === key || id.startsWith(`${key}.`)))
     return false;
-  return node === undefined || said(['node', 'onBehalfOf', 'instanceName']).includes(node);
+  return node === undefined || said(['writtenBy', 'node', 'onBehalfOf', 'instanceName']).includes(node);
 }
 
 /** Fields that every line has, or that say nothing to a person. */
-const LEFT_OUT = new Set(['node', 'log', 'seq', 'time', 'previous', 'hash', 'event', 'outcome']);
+const LEFT_OUT = new Set(['writtenBy', 'log', 'seq', 'time', 'previous', 'hash', 'event', 'outcome']);
 
 function describeLine(line: AuditLine): string {
   const rest = Object.entries(line).flatMap(([name, value]) =>
     LEFT_OUT.has(name) ? [] : [`${name}=${printable(String(value), 200)}`],
   );
-  const where = [line.node, line.log.replace(/\.log$/, '')].filter(Boolean).join(' ');
+  const where = [line.writtenBy, line.log.replace(/\.log$/, '')].filter(Boolean).join(' ');
   return `${printable(line.time, 40)} ${where}: ${printable(line.event, 60)} ${printable(line.outcome, 20)} ${rest.join(' ')}`;
 }
 
