@@ -31,7 +31,8 @@ export function rewrapHomes(
     const store = opened(
       await openStore({ storageUri, kubernetes, ...(credentials && { credentials: credentials.storage }) }),
     );
-    return rewrapAll({
+    // Awaited here: what it works with is closed when this function returns.
+    return await rewrapAll({
       from: { kek: await kekOf(older), generation: from.generation },
       to: { kek: await kekOf(newer), generation: to.generation },
       store,
