@@ -1,7 +1,7 @@
 import { zero } from '@asterism/bytes/bytes';
 import { fromUtf8 } from '@asterism/bytes/encoding';
 import type { DiskKeyToken } from '@asterism/disk/key-token';
-import { AsterismError } from '@asterism/errors/errors';
+import { AsterismError, BusyError } from '@asterism/errors/errors';
 import { NO_STORE_URI } from '@asterism/kms/cluster-uri';
 import { KmsUnavailableError } from '@asterism/kms/errors';
 import { type HomeCredentials, parseHomeCredentials } from '@asterism/kms/key-configuration';
@@ -12,7 +12,7 @@ import { parseKmsUri, parseStoreUri } from '@asterism/kms/uri';
 import type { API, RecoverMessage } from '@asterism/rpc/gen/recover_pb';
 import type { Handlers } from '@asterism/rpc/handlers';
 import { StatusError } from '@asterism/rpc/status';
-import { AttemptLimiter, type AttemptLimits } from '@asterism/runtime/attempt-limiter';
+import { AttemptLimiter, type AttemptLimits, callerOf } from '@asterism/runtime/attempt-limiter';
 import { FairTurns } from '@asterism/runtime/fair-turns';
 import type { Attempt, MemberAudit } from './audit.ts';
 import { headerStore, readOnly } from './header-store.ts';
@@ -46,6 +46,8 @@ const LIMITS: AttemptLimits = { freeAttempts: 9, firstWaitMs: 10_000, maxWaitMs:
 export function recoveryService(options: RecoveryServiceOptions): Handlers<typeof API> {
   const limiter = new AttemptLimiter({ ...LIMITS, ...options.limits });
   const turns = new FairTurns();
+  /** Callers for whom a KMS is asked, or who wait for their turn. */
+  const asking = new Set<string>();
 
   async function attempt(request: RecoverMessage, by: Attempt): Promise<void> {
     const wait = limiter.waitMs(by.address);
@@ -57,11 +59,20 @@ export function recoveryService(options: RecoveryServiceOptions): Handlers<typeo
       );
     }
     const choice = readRequest(request);
-    const keys = await keysOf(options, choice, await options.keyToken());
+    // Waits after failures bound nothing while the first of many calls has not failed yet.
+    const caller = callerOf(by.address);
+    if (asking.has(caller))
+      throw new BusyError('ERR_BUSY', 'an earlier call of yours is being worked on: try again in a second');
+    asking.add(caller);
     try {
-      await turns.take(by.address, () => recover(options, choice, keys, by));
+      const keys = await keysOf(options, choice, await options.keyToken());
+      try {
+        await turns.take(by.address, () => recover(options, choice, keys, by));
+      } finally {
+        zero(keys.diskKey, keys.measurementSecret, ...(keys.nextDiskKey ? [keys.nextDiskKey] : []));
+      }
     } finally {
-      zero(keys.diskKey, keys.measurementSecret, ...(keys.nextDiskKey ? [keys.nextDiskKey] : []));
+      asking.delete(caller);
     }
   }
 
@@ -73,7 +84,7 @@ export function recoveryService(options: RecoveryServiceOptions): Handlers<typeo
       } catch (error) {
         const reason = error instanceof AsterismError ? error.code : 'unexpected';
         // What an external KMS makes this node do costs more than a wrong secret.
-        const costly = isExternal(request) && reason !== 'ERR_RECOVERY_REQUEST';
+        const costly = isExternal(request) && !['ERR_RECOVERY_REQUEST', 'ERR_BUSY'].includes(reason);
         if (reason === 'ERR_RECOVERY_KEY' || costly) limiter.failed(address);
         options.audit.refused(by, reason);
         options.log.info({ err: error, address }, 'a recovery was refused');

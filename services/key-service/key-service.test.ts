@@ -6,6 +6,9 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { toHex } from '@asterism/bytes/encoding';
 import { UnreachableError } from '@asterism/errors/errors';
+import { KmsUnavailableError } from '@asterism/kms/errors';
+import { MemoryKek, MemoryStore } from '@asterism/kms/memory.fixture';
+import { storedKeys } from '@asterism/kms/stored-keys';
 import type { KubernetesApi } from '@asterism/kubernetes/api';
 import { ClusterCa } from '@asterism/kubernetes/ca';
 import type { Client } from '@asterism/rpc/client';
@@ -21,7 +24,9 @@ import { type Kube, startKube } from '@asterism/testkit/kube';
 import { type TemporaryFolder, temporaryFolder } from '@asterism/testkit/temporary-folder';
 import { Registry } from 'prom-client';
 import { Callers } from './callers.ts';
-import { defaultScopes } from './scopes.ts';
+import { KeyHomes } from './key-homes.ts';
+import { keyMetrics } from './metrics.ts';
+import { checkScope, defaultScopes, type Scopes } from './scopes.ts';
 import { keyService, LIMITS } from './service.ts';
 
 const NAME = 'key-service.kube-system.svc';
@@ -54,7 +59,14 @@ describe('KeyService over TLS, its callers judged by a real API server', { timeo
   });
 
   let services = 0;
-  async function serve(limits: { calls?: number; reviews?: number; folder?: string } = {}) {
+  async function serve(
+    limits: {
+      calls?: number;
+      reviews?: number;
+      folder?: string;
+      homes?: (registry: Registry) => KeyHomes;
+    } = {},
+  ) {
     const path = join(limits.folder ?? folder.path, `audit-${services++}.log`);
     const audit = await AuditLog.open(path);
     const registry = new Registry();
@@ -72,7 +84,9 @@ describe('KeyService over TLS, its callers judged by a real API server', { timeo
       API,
       keyService({
         // key-vectors.md section 1, "zero"
-        homes: await clusterHomes({ key: new Uint8Array(32), salt: new Uint8Array(32) }),
+        homes:
+          limits.homes?.(registry) ??
+          (await clusterHomes({ key: new Uint8Array(32), salt: new Uint8Array(32) })),
         callers: new Callers({ api, reviews: limiter(limits.reviews ?? 1000), now: () => clock }),
         scopes: defaultScopes(inner),
         limiter: limiter(limits.calls ?? 1000),
@@ -341,6 +355,108 @@ describe('KeyService over TLS, its callers judged by a real API server', { timeo
     // What fitted in the last block of the file was given; every key that was is on the disk.
     const lines = (await readFile(path, 'utf8')).split('\n').filter((line) => line.includes('granted'));
     assert.ok(lines.length >= 1 + given, `${lines.length} lines of ${1 + given}`);
+  });
+
+  it('where the KMS is down known keys are given, others are UNAVAILABLE, and metrics tell', async () => {
+    const kek = new MemoryKek('kek');
+    const store = new MemoryStore();
+    const cluster = 'cd'.repeat(32);
+    let homes: KeyHomes | undefined;
+    const { client, events, registry } = await serve({
+      homes(registry) {
+        const { observer } = keyMetrics(registry, () => homes!);
+        const retry = { tries: 2, deadlineMs: 1000 };
+        homes = new KeyHomes({
+          log: console,
+          open: async () => storedKeys({ kek, store, clusterId: cluster, generation: 3, observer, retry }),
+        });
+        return homes;
+      },
+    });
+    await assert.rejects(
+      ask(client, `Bearer ${joinToken}`),
+      refusal('FAILED_PRECONDITION', 'ERR_KEY_CONFIGURATION'),
+    );
+    const kmsUri = `kms://vault?address=https%3A%2F%2Fbao&keyName=k&clusterID=${cluster}&generation=3`;
+    await homes!.configure({ homes: [{ kmsUri, storageUri: 'storage://kubernetes' }] }, '4711');
+    const known = await ask(client, `Bearer ${joinToken}`);
+    assert.equal(known.generation, 3);
+    assert.match(Buffer.from(known.envelope).toString(), /"generation":3/);
+    for (const code of ['ERR_KMS_UNAVAILABLE', 'ERR_KMS_THROTTLED'] as const) {
+      kek.before = async () => {
+        throw new KmsUnavailableError(code, 'not now', { retryAfterMs: 1 });
+      };
+      assert.deepEqual((await ask(client, `Bearer ${joinToken}`)).dataKey, known.dataKey);
+      await assert.rejects(ask(client, `Bearer ${joinToken}`, 'measurementSecret'), (error) => {
+        assert.ok(error instanceof UnreachableError, String(error));
+        assert.equal(error.code, code);
+        return true;
+      });
+    }
+    assert.equal(store.objects.size, 1, 'no key was made that nobody got');
+    const reasons = (await events()).map(({ outcome, reason }) => [outcome, reason]);
+    assert.deepEqual(reasons, [
+      ['refused', 'ERR_KEY_CONFIGURATION'],
+      ['granted', undefined],
+      ['granted', undefined],
+      ['refused', 'ERR_KMS_UNAVAILABLE'],
+      ['granted', undefined],
+      ['refused', 'ERR_KMS_THROTTLED'],
+    ]);
+    const metrics = await registry.metrics();
+    for (const line of [
+      'asterism_key_generation{version="4711"} 3',
+      'asterism_key_cache_total{outcome="hit"} 2',
+      'asterism_key_cache_total{outcome="miss"} 3',
+      'asterism_key_requests_total{outcome="refused",reason="ERR_KMS_UNAVAILABLE"} 1',
+    ])
+      assert.ok(metrics.includes(line), `${line} in ${metrics}`);
+    assert.match(metrics, /exchange_seconds_count\{with="kms",outcome="failed",code="ERR_KMS_THROTTLED"\} 2/);
+    assert.ok(
+      !metrics.includes('vault') && !metrics.includes(DISK),
+      'neither names of keys nor of their home',
+    );
+  });
+
+  it('the node of a pod is known to scopes, by the word of the API server', async () => {
+    const pods = '/api/v1/namespaces/kube-system/pods';
+    await kube.create('/api/v1/nodes', { metadata: { name: 'cp-7' } });
+    await kube.create(pods, {
+      metadata: { name: 'join-service-x' },
+      spec: {
+        ...{ nodeName: 'cp-7', serviceAccountName: 'join-service', automountServiceAccountToken: false },
+        containers: [{ name: 'x', image: 'x' }],
+      },
+    });
+    const { metadata } = await kube.admin.call<{ metadata: { name: string; uid: string } }>(
+      'GET',
+      `${pods}/join-service-x`,
+    );
+    const { status } = await kube.admin.call<{ status: { token: string } }>(
+      'POST',
+      '/api/v1/namespaces/kube-system/serviceaccounts/join-service/token',
+      {
+        spec: {
+          audiences: ['key-service'],
+          boundObjectRef: { kind: 'Pod', apiVersion: 'v1', name: metadata.name, uid: metadata.uid },
+        },
+      },
+    );
+    const callers = new Callers({
+      api: await kube.as('key-service'),
+      reviews: new RateLimiter({ burst: 10, perSecond: 1 }),
+    });
+    const account = 'system:serviceaccount:kube-system:join-service';
+    assert.deepEqual(await callers.identify(`Bearer ${status.token}`, '10.0.0.1'), { account, node: 'cp-7' });
+    assert.deepEqual(await callers.identify(`Bearer ${joinToken}`, '10.0.0.1'), { account, node: undefined });
+    // A scope such as that of a volume driver may go by it.
+    const seen: (string | undefined)[] = [];
+    const scopes: Scopes = new Map([
+      [account, [{ ids: /^volume-1$/, check: async ({ caller }) => void seen.push(caller.node) }]],
+    ]);
+    const caller = await callers.identify(`Bearer ${status.token}`, '10.0.0.1');
+    await checkScope(scopes, { caller, id: 'volume-1', onBehalfOf: '' });
+    assert.deepEqual(seen, ['cp-7']);
   });
 
   it('speaks TLS with a certificate of the cluster only', async () => {
