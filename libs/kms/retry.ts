@@ -7,6 +7,8 @@ export interface RetryPolicy {
   readonly tries: number;
   /** Milliseconds for all exchanges, their tries, and the waiting between them. */
   readonly deadlineMs: number;
+  /** Who is waited for, in messages. Default: the KMS and the store. */
+  readonly who?: string | undefined;
 }
 
 const FIRST_WAIT_MS = 200;
@@ -14,17 +16,28 @@ const MAX_WAIT_MS = 5_000;
 
 /**
  * Exchanges with a KMS and a store under one deadline. One that they are too busy for is tried again after a while
- * (doubled each time, with jitter), or after the time that the other side named.
+ * (doubled each time, with jitter), or after the time that the other side named. Disposed when the last one is over.
  */
-export class Retries {
+export class Retries implements Disposable {
   readonly #policy: RetryPolicy;
   readonly #signal: AbortSignal | undefined;
   readonly #ends: number;
+  // Not AbortSignal.timeout and any: their timers and listeners would outlive the exchanges, ten thousands at a time.
+  readonly #until = new AbortController();
+  readonly #timer: NodeJS.Timeout;
+  readonly #onAbort = () => this.#until.abort(this.#signal?.reason);
 
   constructor(policy: RetryPolicy, signal?: AbortSignal) {
     this.#policy = policy;
     this.#signal = signal;
     this.#ends = performance.now() + policy.deadlineMs;
+    this.#timer = setTimeout(() => this.#until.abort(this.#late(undefined)), policy.deadlineMs);
+    signal?.addEventListener('abort', this.#onAbort, { once: true });
+  }
+
+  [Symbol.dispose](): void {
+    clearTimeout(this.#timer);
+    this.#signal?.removeEventListener('abort', this.#onAbort);
   }
 
   /**
@@ -33,40 +46,30 @@ export class Retries {
    * @throws the signal's reason
    */
   async run<T>(exchange: (signal: AbortSignal) => Promise<T>): Promise<T> {
-    const signal = this.#signal;
-    signal?.throwIfAborted();
-    // Not AbortSignal.timeout and any: their timers and listeners would outlive the exchange, ten thousands at a time.
-    const until = new AbortController();
+    const until = this.#until.signal;
     let last: unknown;
-    const onAbort = () => until.abort(signal?.reason);
-    const onDeadline = () => until.abort(this.#late(last));
-    signal?.addEventListener('abort', onAbort, { once: true });
-    const timer = setTimeout(onDeadline, Math.max(0, this.#ends - performance.now()));
-    try {
-      for (let tried = 1; ; tried++) {
-        until.signal.throwIfAborted();
-        try {
-          return await exchange(until.signal);
-        } catch (error) {
-          signal?.throwIfAborted();
-          if (until.signal.aborted) throw this.#late(last ?? error);
-          if (!(error instanceof KmsUnavailableError) || tried >= this.#policy.tries) throw error;
-          last = error;
-          const wait = waitMs(tried, error.retryAfterMs);
-          if (performance.now() + wait >= this.#ends) throw error;
-          await delay(wait, undefined, { signal: until.signal }).catch(() => {});
-        }
+    for (let tried = 1; ; tried++) {
+      this.#signal?.throwIfAborted();
+      if (until.aborted) throw this.#late(last);
+      try {
+        return await exchange(until);
+      } catch (error) {
+        this.#signal?.throwIfAborted();
+        if (until.aborted) throw this.#late(last ?? error);
+        if (!(error instanceof KmsUnavailableError) || tried >= this.#policy.tries) throw error;
+        last = error;
+        const wait = waitMs(tried, error.retryAfterMs);
+        if (performance.now() + wait >= this.#ends) throw error;
+        await delay(wait, undefined, { signal: until }).catch(() => {});
       }
-    } finally {
-      clearTimeout(timer);
-      signal?.removeEventListener('abort', onAbort);
     }
   }
 
   #late(cause: unknown): KmsUnavailableError {
+    const { who = 'the KMS and the store', deadlineMs } = this.#policy;
     return new KmsUnavailableError(
       'ERR_KMS_UNAVAILABLE',
-      `the KMS and the store did not do it in ${this.#policy.deadlineMs} ms: try again later`,
+      `${who} did not do it in ${deadlineMs} ms: try again later`,
       { cause },
     );
   }
@@ -80,10 +83,11 @@ function waitMs(tried: number, askedMs: number | undefined): number {
 }
 
 /** One exchange under a deadline of its own. @throws as {@link Retries.run} */
-export function withRetry<T>(
+export async function withRetry<T>(
   exchange: (signal: AbortSignal) => Promise<T>,
   policy: RetryPolicy,
   signal?: AbortSignal,
 ): Promise<T> {
-  return new Retries(policy, signal).run(exchange);
+  using retries = new Retries(policy, signal);
+  return await retries.run(exchange);
 }

@@ -4,7 +4,7 @@ import { AsterismError, VerificationError } from '@asterism/errors/errors';
 import { type Envelope, openDek, parseEnvelope, renderEnvelope, sealDek } from './envelope.ts';
 import { KmsError, KmsUnavailableError } from './errors.ts';
 import type { Kek } from './kek.ts';
-import { Retries, type RetryPolicy } from './retry.ts';
+import { Retries, type RetryPolicy, withRetry } from './retry.ts';
 import type { DekStore } from './store.ts';
 
 const CONCURRENCY = 16;
@@ -82,8 +82,8 @@ export async function rewrapAll(options: RewrapOptions): Promise<RewrapResult> {
   const failed: { id: string; error: AsterismError }[] = [];
   const stop = new AbortController();
   const until = signal === undefined ? stop.signal : AbortSignal.any([signal, stop.signal]);
-  const retries = () => new Retries({ ...RETRY, ...options.retry }, until);
-  const { keyId } = await retries().run((signal) => to.kek.status(signal));
+  const retry = { ...RETRY, ...options.retry };
+  const { keyId } = await withRetry((signal) => to.kek.status(signal), retry, until);
 
   const rewrap = async (id: string): Promise<void> => {
     if (!id.startsWith(DEK_PREFIX)) {
@@ -91,7 +91,8 @@ export async function rewrapAll(options: RewrapOptions): Promise<RewrapResult> {
       return;
     }
     try {
-      const outcome = await rewrapOne(options, id, keyId, retries());
+      using retries = new Retries(retry, until);
+      const outcome = await rewrapOne(options, id, keyId, retries);
       if (outcome === 'gone') return;
       counts[outcome]++;
     } catch (error) {

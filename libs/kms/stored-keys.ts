@@ -129,7 +129,7 @@ class StoredKeys implements KeyHome {
 
   /** The stored key of that id; where there is none, it is made. */
   async #find(id: string, make: () => Uint8Array, signal: AbortSignal): Promise<OpenedDek> {
-    const retries = new Retries(this.#retry, signal);
+    using retries = new Retries(this.#retry, signal);
     return (await this.#read(id, retries)) ?? (await this.#create(id, make(), retries));
   }
 
@@ -198,7 +198,8 @@ class StoredKeys implements KeyHome {
     this.#stop.signal.throwIfAborted();
     const cached = this.#cache.get(id);
     if (cached !== undefined) return new Uint8Array(cached.envelope);
-    const found = await this.#stored(id, new Retries(this.#retry, signal));
+    using retries = new Retries(this.#retry, signal);
+    const found = await this.#stored(id, retries);
     if (found !== undefined) this.#judge(id, parseEnvelope(found));
     return found;
   }

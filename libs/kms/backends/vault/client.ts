@@ -1,12 +1,12 @@
-import type { Agent as HttpAgent } from 'node:http';
+import type { Agent as HttpAgent, RequestOptions } from 'node:http';
 import { request as requestHttp } from 'node:http';
 import { Agent, request as requestHttps } from 'node:https';
+import { urlToHttpOptions } from 'node:url';
 import { printable } from '@asterism/bytes/printable';
 import { boundedText } from '@asterism/runtime/bounded-text';
 import { isCertificateError } from '../../certificate-errors.ts';
 import { KmsError, KmsUnavailableError } from '../../errors.ts';
 import { withRetry } from '../../retry.ts';
-import { within } from '../../within.ts';
 import { errorsOf, parseBody } from './answers.ts';
 
 const TIMEOUT_MS = 10_000;
@@ -34,6 +34,8 @@ export interface VaultAnswer {
 /** JSON over HTTPS to OpenBao or Vault. */
 export class VaultClient {
   readonly #base: URL;
+  readonly #server: RequestOptions;
+  readonly #prefix: string;
   readonly #namespace: string | undefined;
   readonly #timeoutMs: number;
   readonly #agent: Agent | undefined;
@@ -48,6 +50,9 @@ export class VaultClient {
     },
   ) {
     this.#base = base;
+    const { hostname, port, auth } = urlToHttpOptions(base);
+    this.#server = { hostname, port, auth };
+    this.#prefix = `${base.href.replace(/\/$/, '')}/v1/`;
     this.#namespace = options.namespace;
     this.#timeoutMs = options.timeoutMs ?? TIMEOUT_MS;
     this.#agent =
@@ -66,24 +71,19 @@ export class VaultClient {
   }
 
   /**
-   * Nothing that is asked here changes the server, so what was refused for now is asked again, all in all for little
-   * longer than one exchange may take: what hung is not.
+   * Nothing that is asked here changes the server, so what was refused for now is asked again, all in all for as long
+   * as one exchange may take.
    *
    * @returns any answer but those that say: later
    * @throws KmsUnavailableError | KmsError ERR_KMS_ANSWER | the signal's reason
    */
   send(request: VaultRequest, signal: AbortSignal | undefined): Promise<VaultAnswer> {
-    const policy = { tries: TRIES, deadlineMs: this.#timeoutMs + 50 };
+    const policy = { tries: TRIES, deadlineMs: this.#timeoutMs, who: this.host };
     return withRetry((until) => this.#sendOnce(request, until), policy, signal);
   }
 
   async #sendOnce(request: VaultRequest, signal: AbortSignal): Promise<VaultAnswer> {
-    const { status, text, retryAfterMs } = await within(
-      this.#timeoutMs,
-      signal,
-      () => this.#unavailable(`did not answer within ${this.#timeoutMs} ms`),
-      (until) => this.#exchange(request, until),
-    );
+    const { status, text, retryAfterMs } = await this.#exchange(request, signal);
     let body: VaultAnswer['body'] | undefined;
     let cause: unknown;
     try {
@@ -117,12 +117,13 @@ export class VaultClient {
     return new Promise((resolve, reject) => {
       const fail = (cause: Error) => reject(signal.aborted ? signal.reason : this.#failure(cause));
       const send = this.#agent === undefined ? requestHttp : requestHttps;
+      const { pathname, search } = new URL(this.#prefix + request.path);
       const outgoing = send(
-        `${this.#base.href.replace(/\/$/, '')}/v1/${request.path}`,
         {
+          ...this.#server,
+          path: pathname + search,
           method: request.method,
           agent: this.#agent as HttpAgent | undefined,
-          signal,
           headers: {
             accept: 'application/json',
             // Servers may demand it, so that a browser cannot be made to ask.
@@ -148,6 +149,8 @@ export class VaultClient {
         },
       );
       outgoing.on('error', fail);
+      // The option `signal` would do the same with a dozen listeners for each request.
+      signal.addEventListener('abort', () => outgoing.destroy(signal.reason), { once: true });
       outgoing.end(payload);
     });
   }
@@ -159,11 +162,11 @@ export class VaultClient {
         `the certificate of ${this.host} is not to be trusted (${cause.message}); check address and caCertificate`,
         { cause },
       );
-    return this.#unavailable('cannot be reached, or broke off', cause);
-  }
-
-  #unavailable(what: string, cause?: Error): KmsUnavailableError {
-    return new KmsUnavailableError('ERR_KMS_UNAVAILABLE', `${this.host} ${what}; try again later`, { cause });
+    return new KmsUnavailableError(
+      'ERR_KMS_UNAVAILABLE',
+      `${this.host} cannot be reached, or broke off; try again later`,
+      { cause },
+    );
   }
 
   close(): void {

@@ -1,4 +1,4 @@
-import { createHash, randomUUID } from 'node:crypto';
+import { hash, randomUUID } from 'node:crypto';
 import {
   closeSync,
   constants,
@@ -50,10 +50,12 @@ export async function openFolderStore(path: string): Promise<DekStore> {
 class FolderStore implements DekStore {
   readonly #path: string;
   readonly #changes: Changes;
+  readonly #syncs: Syncs;
 
   constructor(path: string) {
     this.#path = path;
     this.#changes = new Changes(path);
+    this.#syncs = new Syncs(path);
   }
 
   async get(name: string, signal?: AbortSignal): Promise<StoredObject | undefined> {
@@ -63,7 +65,7 @@ class FolderStore implements DekStore {
       const bytes = readSmallFile(join(this.#path, name));
       if (bytes === undefined)
         throw new KmsError('ERR_STORE_ANSWER', `the file ${name} in ${this.#path} is no wrapped key`);
-      return { bytes, version: createHash('sha256').update(bytes).digest('hex') };
+      return { bytes, version: hash('sha256', bytes, 'hex') };
     } catch (error) {
       if (codeOf(error) === 'ENOENT') return undefined;
       throw failure(this.#path, error);
@@ -77,7 +79,7 @@ class FolderStore implements DekStore {
       return await this.#written(bytes, async (temporary) => {
         const outcome = linked(temporary, join(this.#path, name)) ? 'created' : 'exists';
         // Also what another has linked is to be there after a power cut: the caller will rely on it.
-        await this.#sync();
+        await this.#syncs.next();
         return outcome;
       });
     } catch (error) {
@@ -100,7 +102,7 @@ class FolderStore implements DekStore {
           renameSync(temporary, join(this.#path, name));
           return 'replaced';
         });
-        if (outcome === 'replaced') await this.#sync();
+        if (outcome === 'replaced') await this.#syncs.next();
         return outcome;
       });
     } catch (error) {
@@ -124,7 +126,7 @@ class FolderStore implements DekStore {
         const found = await this.get(name, signal);
         if (found !== undefined && found.version !== version) return 'changed';
         rmSync(join(this.#path, name), { force: true });
-        await this.#sync();
+        await this.#syncs.next();
         return 'removed';
       });
     } catch (error) {
@@ -152,6 +154,29 @@ class FolderStore implements DekStore {
       // After a rename there is none.
       rmSync(temporary, { force: true });
     }
+  }
+}
+
+/** Names that were changed get to the disk: those of all who wait at the same time, by one exchange with it. */
+class Syncs {
+  readonly #path: string;
+  #running: Promise<unknown> = Promise.resolve();
+  #next: Promise<void> | undefined;
+
+  constructor(path: string) {
+    this.#path = path;
+  }
+
+  /** One that has begun may have missed what the caller changed. */
+  next(): Promise<void> {
+    if (this.#next === undefined) {
+      this.#next = this.#running.then(() => {
+        this.#next = undefined;
+        return this.#sync();
+      });
+      this.#running = this.#next.catch(() => {});
+    }
+    return this.#next;
   }
 
   async #sync(): Promise<void> {
