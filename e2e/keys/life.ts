@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type ClusterConfig, CONFIG_FILE } from '@asterism/config/cluster-config';
 import { kmsSchema } from '@asterism/config/kms-config';
 import { STATE_FILE } from '@asterism/config/state';
@@ -21,9 +22,10 @@ import {
   removeWorkspace,
   SKIP,
 } from '../cluster.ts';
+import { INIT_JOURNAL } from '../init-resume/killed-init.ts';
 import { type FoundHome, placeIn, type TestHome } from './home.ts';
+import { meanwhile } from './meanwhile.ts';
 import { assertNoTrace } from './traces.ts';
-import { untilLine } from './until-line.ts';
 
 /** When the KMS is away. */
 export type Outage = 'init' | 'rejoin' | 'rotation' | 'recovery';
@@ -140,12 +142,17 @@ export function lifeWith({ name, home: found, outages = [], next, recoverWithout
         assert.notEqual(status, 0);
         assert.match(stderr, /ERR_KMS_UNAVAILABLE/);
         await home.start();
-        // And once more when the first key is wrapped, and the KeyService is not there yet.
-        const up = untilLine(workspace.folder, ['mini', 'up'], /init kubelet-start:/, async () => {
+        // And once more: the first keys are wrapped, and the KeyService does not run yet. The worker waits for it.
+        const [first] = (await workspace.requireState()).nodes.filter(({ role }) => role === 'ControlPlane');
+        const journal = ['local', 'exec', first!.name, '--', 'grep', '-q', 'disk-rekey', INIT_JOURNAL];
+        const rekeyed = async () =>
+          (await asterism(journal, { workspace: workspace.folder, timeoutMs: MINUTE })).status === 0;
+        let started: Promise<void> | undefined;
+        await meanwhile(call('mini', 'up'), rekeyed, async () => {
           await home.stop();
-          setTimeout(() => void home.start(), 90_000);
+          started = sleep(90_000).then(() => home.start());
         });
-        await up;
+        await started;
       });
     }
 
@@ -186,7 +193,7 @@ export function lifeWith({ name, home: found, outages = [], next, recoverWithout
       await home.stop();
       const rebooting = new Date();
       await must(call('local', 'reboot', workerName()));
-      await new Promise((resolve) => setTimeout(resolve, 45_000));
+      await sleep(45_000);
       await assert.rejects(back(workerName(), rebooting));
       await home.start();
       await back(workerName(), new Date());
@@ -201,14 +208,10 @@ export function lifeWith({ name, home: found, outages = [], next, recoverWithout
       const former = (await listed()).storedKeys;
       await useKey(nextHome ?? home, 2);
       if (during('rotation')) {
-        const { status, stderr } = await untilLine(
-          workspace.folder,
-          ['keys', 'rotate', 'kek'],
-          /into every KeyService/,
-          () => home.stop(),
-        );
+        const begun = async () => (await workspace.requireState()).nextKeyHome !== undefined;
+        const { status, stderr } = await meanwhile(call('keys', 'rotate', 'kek'), begun, () => home.stop());
         assert.notEqual(status, 0);
-        assert.match(stderr, /ERR_KMS_UNAVAILABLE/);
+        assert.match(stderr, /ERR_KEY_SERVICES_BEHIND|ERR_KMS_UNAVAILABLE/);
         await home.start();
       }
       await must(call('keys', 'rotate', 'kek'));
