@@ -31,6 +31,8 @@ class Parser {
 
   /** The next character that is no white space; '' at the end. */
   #next(): string {
+    const first = this.#text[this.#at];
+    if (first !== undefined && first > ' ') return first;
     SPACE.lastIndex = this.#at;
     SPACE.test(this.#text);
     this.#at = SPACE.lastIndex;

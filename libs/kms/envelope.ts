@@ -134,9 +134,7 @@ export function associatedData({ dekId, clusterId, generation }: Binding): Uint8
 }
 
 function number(value: number): Uint8Array {
-  const bytes = new Uint8Array(4);
-  new DataView(bytes.buffer).setUint32(0, value);
-  return bytes;
+  return Uint8Array.of(value >>> 24, value >>> 16, value >>> 8, value);
 }
 
 /** What the KMS is told that the envelope key is for. */

@@ -57,7 +57,7 @@ export class VaultClient {
     this.#timeoutMs = options.timeoutMs ?? TIMEOUT_MS;
     this.#agent =
       base.protocol === 'https:'
-        ? new Agent({
+        ? new OneServer({
             keepAlive: true,
             maxSockets: MAX_CONNECTIONS,
             minVersion: 'TLSv1.2',
@@ -171,6 +171,13 @@ export class VaultClient {
 
   close(): void {
     this.#agent?.destroy();
+  }
+}
+
+/** Its connections are all the same; the name that an Agent makes up for each request lists every option of TLS. */
+class OneServer extends Agent {
+  override getName(): string {
+    return '';
   }
 }
 
