@@ -103,7 +103,8 @@ export async function checkAuditFile(
   try {
     chain = await verifyAuditLog(path);
   } catch (error) {
-    if (!(error instanceof AsterismError)) throw error;
+    if (!(error instanceof AsterismError))
+      throw new AsterismError('ERR_READ', `${path} cannot be read: ${messageOf(error)}`, { cause: error });
     return { node, log, lines: 0, head: '', error: error.message };
   }
   await using file = await open(path, 'r');

@@ -1,7 +1,9 @@
 // Init from a workspace to a node over real aTLS on loopback; only the evidence is made up.
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { appendFileSync } from 'node:fs';
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -483,3 +485,90 @@ test('an external KMS with a file of a master secret is refused', async (t) => {
   const given = { ...input, config: external, masterSecretFile: 'secret.json' };
   await assert.rejects(initCluster(given, parts()), { code: 'ERR_MASTER_SECRET' });
 });
+
+test('with an external KMS too, a kubeconfig that is lost before the node was told is asked for again', async (t) => {
+  let hears = false;
+  const { workspace, input, requests } = await scene(t, idOf, async () => {
+    if (!hears) throw new StatusError('UNAVAILABLE', 'ERR_X', 'not now');
+  });
+  const first = { ...input, config: external };
+  await initCluster(first, parts());
+  const unconfirmed = await workspace.requireState();
+  assert.equal(unconfirmed.initUnconfirmed, true);
+  await workspace.remove(KUBECONFIG_FILE);
+  hears = true;
+  await initCluster(first, parts());
+  assert.equal(await workspace.read(KUBECONFIG_FILE), 'apiVersion: v1');
+  assert.deepEqual(requests[1]?.measurementSecret, requests[0]?.measurementSecret);
+  const { measurementSecret, initUnconfirmed, clusterId } = await workspace.requireState();
+  assert.deepEqual(
+    [measurementSecret, initUnconfirmed, clusterId],
+    [undefined, undefined, unconfirmed.clusterId],
+  );
+});
+
+for (const [what, chosen] of [
+  ['the master secret', config],
+  ['an external KMS', external],
+] as const) {
+  test(`a disk that is full at any write of an init with ${what} loses nothing`, {
+    skip: process.getuid?.() !== 0 && 'mounting needs root',
+  }, async (t) => {
+    let at = 0;
+    while (await survives(t, chosen, at)) at++;
+    assert.ok(at >= 4, `${at} writes`);
+  });
+}
+
+/** An init whose disk is full from its write `at` on. @returns false where it makes no such write */
+async function survives(t: TestContext, chosen: ClusterConfig, at: number): Promise<boolean> {
+  const found = await scene(t, async (request) => {
+    const secret = await found.workspace.masterSecret();
+    return secret === undefined ? idOf(request) : clusterIdOf(secret, request.measurementSalt);
+  });
+  const { folder } = found.workspace;
+  const state = await found.workspace.requireState();
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', folder]);
+  try {
+    await found.workspace.writeState(state);
+    const filler = join(folder, 'filler');
+    let writes = 0;
+    const workspace = new KilledAt(folder, () => {
+      if (writes++ === at) fill(filler);
+      return false;
+    });
+    const input = { ...found.input, workspace, config: chosen };
+    const error = await initCluster(input, parts()).then(
+      () => undefined,
+      (reason) => reason,
+    );
+    if (writes <= at) return false;
+    assert.equal(error?.code, 'ERR_WRITE', `write ${at}`);
+    assert.match(error.message, /cannot be written: no space left on device/);
+    await rm(filler);
+    const done = await initCluster(input, parts());
+    assert.equal(done.phase, 'initialized');
+    const [first] = found.requests;
+    for (const { kmsUri, measurementSecret, measurementSalt } of found.requests)
+      assert.deepEqual(
+        [kmsUri, measurementSecret, measurementSalt],
+        [first?.kmsUri, first?.measurementSecret, first?.measurementSalt],
+      );
+    const left = (await readdir(folder)).filter((name) => name.endsWith('.tmp'));
+    assert.deepEqual(left, []);
+    return true;
+  } finally {
+    execFileSync('umount', [folder]);
+  }
+}
+
+/** To the last byte. */
+function fill(path: string): void {
+  for (const size of [1 << 16, 1 << 12, 1]) {
+    try {
+      for (;;) appendFileSync(path, new Uint8Array(size));
+    } catch (error) {
+      assert.equal((error as NodeJS.ErrnoException).code, 'ENOSPC');
+    }
+  }
+}

@@ -1,6 +1,8 @@
 // Rotations that are killed at every step, and run again. Nodes are asked over real aTLS; the cluster is in this process.
 import assert from 'node:assert/strict';
-import { readdir } from 'node:fs/promises';
+import { execFileSync } from 'node:child_process';
+import { appendFileSync } from 'node:fs';
+import { readdir, rm } from 'node:fs/promises';
 import { describe, it, type TestContext } from 'node:test';
 import { toBase64, toHex } from '@asterism/bytes/encoding';
 import type { ClusterConfig } from '@asterism/config/cluster-config';
@@ -61,8 +63,12 @@ class SteppedWorkspace extends Workspace {
   }
 }
 
-async function scene(t: TestContext, kms: KmsConfig) {
+async function scene(t: TestContext, kms: KmsConfig, smallDisk = false) {
   const folder = await temporaryFolder();
+  if (smallDisk) {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', folder.path]);
+    t.after(() => execFileSync('umount', [folder.path]));
+  }
   t.after(() => folder[Symbol.asyncDispose]());
   const workspace = new SteppedWorkspace(folder.path);
   workspace.kms = kms;
@@ -232,6 +238,41 @@ for (const [what, before, after] of [
       if (killed === undefined) break;
     }
     assert.ok(n > 30, `${n} steps`);
+  });
+}
+
+for (const kms of [{ type: 'cluster' }, vault('k')] as const) {
+  it(`a disk that is full at any write of the workspace loses nothing: kms.type ${kms.type}`, {
+    skip: process.getuid?.() !== 0 && 'mounting needs root',
+  }, async (t) => {
+    let [at, refused] = [0, 0];
+    for (; ; at++) {
+      const found = await scene(t, kms, true);
+      const { workspace } = found;
+      const filler = workspace.path('filler');
+      let writes = 0;
+      workspace.step = async (what) => {
+        if (what.startsWith('before') && writes++ === at) fillDisk(filler);
+      };
+      const error = await found.rotate().then(
+        () => undefined,
+        (reason) => reason,
+      );
+      workspace.step = async () => {};
+      if (writes <= at) break;
+      await nothingIsLost(found, `with a full disk at write ${at}`);
+      await rm(filler);
+      // What is only renamed needs no space.
+      if (error !== undefined) {
+        refused++;
+        assert.equal(error.code, 'ERR_WRITE');
+        assert.match(error.message, /cannot be written: no space left on device/);
+        await found.rotate();
+      }
+      await nothingIsLost(found, `after a full disk at write ${at}`);
+      assert.equal(await reached(found), 2);
+    }
+    assert.equal(refused, 2);
   });
 }
 
@@ -419,3 +460,14 @@ describe('a rotation', () => {
     }
   });
 });
+
+/** To the last byte. */
+function fillDisk(path: string): void {
+  for (const size of [1 << 16, 1 << 12, 1]) {
+    try {
+      for (;;) appendFileSync(path, new Uint8Array(size));
+    } catch (error) {
+      assert.equal((error as NodeJS.ErrnoException).code, 'ENOSPC');
+    }
+  }
+}
