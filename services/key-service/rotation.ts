@@ -77,8 +77,8 @@ async function round(options: RotationOptions): Promise<void> {
     while (!until.aborted) {
       await sleep(options.intervalMs ?? INTERVAL_MS, undefined, { signal: until }).catch(() => {});
       if (until.aborted) return;
-      if (!(await status.write({ ...report, renewed: now() }, until)))
-        throw new AsterismError('ERR_ROTATION_TAKEN', 'the order was changed while it was carried out');
+      // Never cut off: it might be written all the same, and what is written next would look like somebody else's change.
+      if (!(await status.write({ ...report, renewed: now() }, signal))) throw overtaken();
     }
   })().catch((error: unknown) => {
     broken = error;
@@ -114,8 +114,12 @@ async function round(options: RotationOptions): Promise<void> {
     failed: final.failed ?? 0,
     ...(final.error ? { reason: final.error.slice(0, 512) } : {}),
   });
-  await status.write({ ...final, renewed: now() }, signal);
+  if (!(await status.write({ ...final, renewed: now() }, signal))) throw overtaken();
   log.info({ ...final, generation }, 'the stored keys were re-wrapped');
+}
+
+function overtaken(): AsterismError {
+  return new AsterismError('ERR_ROTATION_TAKEN', 'the order was changed while it was carried out');
 }
 
 function isFree({ state, renewed }: RotationStatus): boolean {
