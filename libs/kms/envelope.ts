@@ -172,7 +172,11 @@ export function checkBinding(found: Binding, wanted: Binding): void {
     throw new VerificationError(code, `the store gave a wrapped key for ${wanted.dekId} that is ${why}`);
   };
   if (found.dekId !== wanted.dekId) refuse('ERR_ENVELOPE_ID', `that of ${found.dekId}: it swapped them`);
-  if (found.clusterId !== wanted.clusterId) refuse('ERR_ENVELOPE_CLUSTER', 'of another cluster');
+  if (found.clusterId !== wanted.clusterId)
+    refuse(
+      'ERR_ENVELOPE_CLUSTER',
+      'of another cluster: give each cluster a prefix of its own (kms.store.prefix)',
+    );
   if (found.generation !== wanted.generation)
     refuse(
       'ERR_ENVELOPE_GENERATION',

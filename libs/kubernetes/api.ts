@@ -20,8 +20,8 @@ export class KubernetesApiError extends AsterismError {
 }
 
 /**
- * The few calls that services make: JSON over HTTPS with a service account's token. The official client brings a
- * hundred megabytes of memory to each service for it; where convenience counts more (the CLI), that one is used.
+ * The few calls that services and the CLI make: JSON over HTTPS with a service account's token or a client certificate.
+ * The official client brings a hundred megabytes of memory to each service for it.
  */
 export interface KubernetesApi {
   /** @throws KubernetesApiError | UnreachableError */

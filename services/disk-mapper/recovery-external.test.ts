@@ -295,6 +295,25 @@ describe('recovery by an external KMS', () => {
     assert.equal(recovered, 1);
   });
 
+  it('connects to no plain http, which only this machine itself would offer', async () => {
+    const { recover } = recoveryService(options);
+    const plain = encodeURIComponent('http://127.0.0.1:9104');
+    const kms = `kms://vault?address=${plain}&keyName=k&clusterID=${'ab'.repeat(32)}`;
+    const bucket = `storage://aws?bucket=keys&region=eu-central-1&endpoint=${plain}`;
+    for (const [kmsUri, storageUri] of [
+      [kms, BUCKET],
+      [uri(), bucket],
+    ])
+      await assert.rejects(
+        async () =>
+          recover(
+            { kmsUri, storageUri, kmsCredentials: new Uint8Array() } as never,
+            { peer: { address: OWNER }, signal: AbortSignal.timeout(60_000) } as never,
+          ),
+        { code: 'ERR_RECOVERY_REQUEST' },
+      );
+  });
+
   it('what a caller gave is in neither answer nor log nor audit', async () => {
     const said: unknown[] = [];
     options = { ...options, log: { info: (fields) => said.push(fields) } };

@@ -1,7 +1,7 @@
 import { zero } from '@asterism/bytes/bytes';
 import { fromUtf8 } from '@asterism/bytes/encoding';
 import type { DiskKeyToken } from '@asterism/disk/key-token';
-import { AsterismError, BusyError } from '@asterism/errors/errors';
+import { AsterismError, BusyError, ParseError } from '@asterism/errors/errors';
 import { NO_STORE_URI } from '@asterism/kms/cluster-uri';
 import { KmsUnavailableError } from '@asterism/kms/errors';
 import { type HomeCredentials, parseHomeCredentials } from '@asterism/kms/key-configuration';
@@ -108,7 +108,10 @@ function readRequest({ kmsUri, storageUri, kmsCredentials }: RecoverMessage): Ho
   if (kmsUri === '' || kmsUri.length > 8192 || storageUri.length > 8192)
     throw malformed('kms_uri or storage_uri is missing or too long');
   try {
-    parseKmsUri(kmsUri);
+    const kms = parseKmsUri(kmsUri);
+    const store = storageUri === '' ? 'none' : parseStoreUri(storageUri);
+    if (kms.kind === 'external') refusePlain(kms.parameters);
+    if (store !== 'none') refusePlain(store.parameters);
     const credentials =
       kmsCredentials.length === 0 ? undefined : parseHomeCredentials(fromUtf8(kmsCredentials));
     return {
@@ -119,6 +122,12 @@ function readRequest({ kmsUri, storageUri, kmsCredentials }: RecoverMessage): Ho
   } catch (cause) {
     throw malformed('the KMS URI or its credentials are malformed', cause);
   }
+}
+
+/** What listens on this machine alone is not for callers from outside to talk to. */
+function refusePlain(parameters: Readonly<Record<string, string>>): void {
+  if (Object.values(parameters).some((value) => /^http:/i.test(value)))
+    throw new ParseError('an endpoint is plain http', { code: 'ERR_KMS_URI' });
 }
 
 function malformed(why: string, cause?: unknown): StatusError {
