@@ -1,14 +1,11 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { copyFile, mkdir, mkdtemp, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { cacheFolder } from '@asterism/kubernetes/components/cache';
-import { withLock } from '@asterism/kubernetes/components/lock';
-import { runChecked } from '@asterism/runtime/program';
 import {
   ContainerClient,
   newPipeline,
@@ -17,6 +14,7 @@ import {
 } from '@azure/storage-blob';
 import { freePort } from '../free-port.ts';
 import type { TestCa } from '../test-ca.ts';
+import { installed } from './installed.ts';
 
 /** package.json and package-lock.json: every package of it is pinned with its hash. */
 const LOCKED = join(import.meta.dirname, 'azurite');
@@ -46,44 +44,21 @@ export interface Azurite extends AsyncDisposable {
  */
 export async function azuriteProgram(): Promise<{ program: string } | { skip: string }> {
   const lock = await readFile(join(LOCKED, 'package-lock.json'));
-  const folder = cacheFolder(
-    'counterparts',
-    'azurite',
-    createHash('sha256').update(lock).digest('hex').slice(0, 16),
-  );
-  const program = join(folder, 'node_modules/azurite/dist/src/blob/main.js');
-  const there = async () => (await stat(program).catch(() => undefined)) !== undefined;
-  if (await there()) return { program };
-  const signal = AbortSignal.timeout(INSTALL_TIMEOUT_MS);
-  try {
-    await withLock(folder, { signal, onDetail: () => {} }, async () => {
-      if (!(await there())) await install(folder, signal);
-    });
-    return { program };
-  } catch (error) {
-    if (process.env.CI !== undefined) throw error;
-    return {
-      skip: `NOT TESTED against Azurite: it cannot be installed: ${(error as Error).message.slice(0, 200)}`,
-    };
-  }
-}
-
-async function install(folder: string, signal: AbortSignal): Promise<void> {
-  await mkdir(dirname(folder), { recursive: true });
-  const work = await mkdtemp(join(dirname(folder), '.install-'));
-  try {
-    for (const name of ['package.json', 'package-lock.json'])
-      await copyFile(join(LOCKED, name), join(work, name));
-    // No scripts of packages run.
-    await runChecked('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--prefix', work], {
-      timeoutMs: INSTALL_TIMEOUT_MS,
-      signal,
-      env: { ...(process.env as Record<string, string>) },
-    });
-    await rename(work, folder);
-  } finally {
-    await rm(work, { recursive: true, force: true });
-  }
+  return installed({
+    name: 'azurite',
+    digest: createHash('sha256').update(lock).digest('hex'),
+    program: 'node_modules/azurite/dist/src/blob/main.js',
+    timeoutMs: INSTALL_TIMEOUT_MS,
+    async fill(work, run) {
+      const out = join(work, 'out');
+      await mkdir(out);
+      for (const name of ['package.json', 'package-lock.json'])
+        await copyFile(join(LOCKED, name), join(out, name));
+      // No scripts of packages run.
+      await run('npm', 'ci', '--ignore-scripts', '--no-audit', '--no-fund', '--prefix', out);
+      return out;
+    },
+  });
 }
 
 /**

@@ -1,18 +1,16 @@
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { request as plainRequest } from 'node:http';
 import { request as tlsRequest } from 'node:https';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { cacheFolder } from '@asterism/kubernetes/components/cache';
-import { withLock } from '@asterism/kubernetes/components/lock';
 import { boundedText } from '@asterism/runtime/bounded-text';
-import { runChecked } from '@asterism/runtime/program';
 import { freePort } from '../free-port.ts';
 import { testCa } from '../test-ca.ts';
+import { installed } from './installed.ts';
 
 /** moto and what it needs for KMS, S3 and IAM, made by `pip-compile --generate-hashes`. */
 const REQUIREMENTS = join(import.meta.dirname, 'moto-requirements.txt');
@@ -53,57 +51,22 @@ export interface Moto extends AsyncDisposable {
  * @returns the reason to skip where the registry cannot be reached; under continuous integration that is an error
  */
 export async function motoPython(): Promise<{ program: string } | { skip: string }> {
-  const digest = createHash('sha256')
-    .update(await readFile(REQUIREMENTS))
-    .digest('hex');
-  const folder = cacheFolder('counterparts', 'moto', digest.slice(0, 16));
-  const program = join(folder, 'bin/python');
-  const there = async () => (await stat(program).catch(() => undefined)) !== undefined;
-  if (await there()) return { program };
-  const signal = AbortSignal.timeout(INSTALL_TIMEOUT_MS);
-  try {
-    await withLock(folder, { signal, onDetail: () => {} }, async () => {
-      if (!(await there())) await install(folder, signal);
-    });
-    return { program };
-  } catch (error) {
-    if (process.env.CI !== undefined) throw error;
-    return {
-      skip: `NOT TESTED against moto: it cannot be installed: ${(error as Error).message.slice(0, 200)}`,
-    };
-  }
-}
-
-async function install(folder: string, signal: AbortSignal): Promise<void> {
-  await mkdir(dirname(folder), { recursive: true });
-  const work = await mkdtemp(join(dirname(folder), '.install-'));
-  const run = (file: string, ...args: string[]) =>
-    runChecked(file, args, {
-      timeoutMs: INSTALL_TIMEOUT_MS,
-      signal,
-      env: { ...(process.env as Record<string, string>) },
-    });
-  try {
-    const venv = join(work, 'venv');
-    await run('python3', '-m', 'venv', venv);
-    await run(
-      join(venv, 'bin/python'),
-      '-m',
-      'pip',
-      'install',
-      '--quiet',
-      '--no-deps',
-      '--require-hashes',
-      '--only-binary=:all:',
-      `--requirement=${REQUIREMENTS}`,
-    );
-    // Its interpreter finds its packages by its own place, so it may move; scripts beside it may not, and are not used.
-    // What is left of one whose interpreter was removed is in the way.
-    await rm(folder, { recursive: true, force: true });
-    await rename(venv, folder);
-  } finally {
-    await rm(work, { recursive: true, force: true });
-  }
+  return installed({
+    name: 'moto',
+    digest: createHash('sha256')
+      .update(await readFile(REQUIREMENTS))
+      .digest('hex'),
+    program: 'bin/python',
+    timeoutMs: INSTALL_TIMEOUT_MS,
+    async fill(work, run) {
+      const venv = join(work, 'venv');
+      await run('python3', '-m', 'venv', venv);
+      const pip = ['-m', 'pip', 'install', '--quiet', '--no-deps', '--require-hashes', '--only-binary=:all:'];
+      // Its interpreter finds its packages by its own place, so it may move; scripts beside it may not, and are not used.
+      await run(join(venv, 'bin/python'), ...pip, `--requirement=${REQUIREMENTS}`);
+      return venv;
+    },
+  });
 }
 
 /** @throws Error with the end of its log when it does not come up */

