@@ -128,6 +128,13 @@ export async function configuredWorkspace(
   return workspace;
 }
 
+/** As {@link configuredWorkspace}, with its machines, which are no cluster yet. */
+export async function createdMachines(name: string, nodes: Nodes): Promise<Workspace> {
+  const workspace = await configuredWorkspace(name, nodes);
+  await must(asterism(['create'], { workspace: workspace.folder, timeoutMs: 10 * 60_000, show: true }));
+  return workspace;
+}
+
 /** As a user who edits the configuration. */
 export async function configure(
   workspace: Workspace,

@@ -2,11 +2,20 @@
 // Running `init` again goes on, until the cluster is there: the one that was begun, and whole. At last both are killed
 // when the node has sent its answer and nobody has received it.
 import assert from 'node:assert/strict';
-import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { KUBECONFIG_FILE, Workspace } from '@asterism/config/workspace';
-import { assertNodesReady, asterism, eventually, must, openCluster, SCRATCH, SKIP } from '../cluster.ts';
+import {
+  assertNodesReady,
+  asterism,
+  createdMachines,
+  eventually,
+  must,
+  openCluster,
+  removeWorkspace,
+  SCRATCH,
+  SKIP,
+} from '../cluster.ts';
 import { INIT_JOURNAL, initUntil, inNode, killBootstrapper } from './killed-init.ts';
 
 const WORKSPACE = join(SCRATCH, 'init-resume');
@@ -26,19 +35,10 @@ describe('init that is killed', { skip: SKIP }, () => {
   let answerWasLost = false;
 
   before(async () => {
-    for (const command of [
-      ['config', 'generate', 'local', '--control-plane-nodes', '1', '--worker-nodes', '1'],
-      ['create'],
-    ]) {
-      await must(asterism(command, { ...options, show: true }));
-    }
+    await createdMachines('init-resume', { controlPlanes: 1, workers: 1 });
     node = (await workspace.requireState()).nodes.find(({ role }) => role === 'ControlPlane')!.name;
   });
-  after(async () => {
-    if (process.env.ASTERISM_E2E_KEEP !== undefined) return;
-    await must(asterism(['terminate', '--yes'], options));
-    await rm(WORKSPACE, { recursive: true, force: true });
-  });
+  after(() => removeWorkspace(workspace));
 
   test('goes on where it was, whichever end is killed', async () => {
     let turn: keyof typeof kills = 'bootstrapper';

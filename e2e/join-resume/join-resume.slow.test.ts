@@ -1,11 +1,20 @@
 // A second control plane is killed again and again while it joins, in each phase and at several moments of it. It goes
 // on by itself, and etcd, which needs both of its members from some moment on, is whole in the end.
 import assert from 'node:assert/strict';
-import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { Workspace } from '@asterism/config/workspace';
-import { assertNodesReady, asterism, eventually, must, openCluster, SCRATCH, SKIP } from '../cluster.ts';
+import {
+  assertNodesReady,
+  asterism,
+  createdMachines,
+  eventually,
+  must,
+  openCluster,
+  removeWorkspace,
+  SCRATCH,
+  SKIP,
+} from '../cluster.ts';
 
 const WORKSPACE = join(SCRATCH, 'join-resume');
 const options = { workspace: WORKSPACE, timeoutMs: 20 * 60_000, show: true };
@@ -29,16 +38,8 @@ done
 echo $kills`;
 
 describe('a control plane that is killed while it joins', { skip: SKIP }, () => {
-  before(async () => {
-    const nodes = ['--control-plane-nodes', '2', '--worker-nodes', '0'];
-    await must(asterism(['config', 'generate', 'local', ...nodes], options));
-    await must(asterism(['create'], options));
-  });
-  after(async () => {
-    if (process.env.ASTERISM_E2E_KEEP !== undefined) return;
-    await must(asterism(['terminate', '--yes'], options));
-    await rm(WORKSPACE, { recursive: true, force: true });
-  });
+  before(() => createdMachines('join-resume', { controlPlanes: 2, workers: 0 }));
+  after(() => removeWorkspace(new Workspace(WORKSPACE)));
 
   test('joins, and is a member of etcd', async () => {
     const { nodes } = await new Workspace(WORKSPACE).requireState();

@@ -1,10 +1,19 @@
 // A second control plane loses its power just when etcd has begun to count on it: the cluster stands still. It comes
 // back on the same disk, which was not given up, and the join goes on to its end.
-import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { Workspace } from '@asterism/config/workspace';
-import { assertNodesReady, asterism, eventually, must, openCluster, SCRATCH, SKIP } from '../cluster.ts';
+import {
+  assertNodesReady,
+  asterism,
+  createdMachines,
+  eventually,
+  must,
+  openCluster,
+  removeWorkspace,
+  SCRATCH,
+  SKIP,
+} from '../cluster.ts';
 
 const WORKSPACE = join(SCRATCH, 'join-power-cut');
 const options = { workspace: WORKSPACE, timeoutMs: 20 * 60_000, show: true };
@@ -15,16 +24,8 @@ until grep -q initial-cluster-state=existing /etc/kubernetes/manifests/etcd.yaml
 sleep 1.5`;
 
 describe('a control plane whose power is cut while it joins etcd', { skip: SKIP }, () => {
-  before(async () => {
-    const nodes = ['--control-plane-nodes', '2', '--worker-nodes', '0'];
-    await must(asterism(['config', 'generate', 'local', ...nodes], options));
-    await must(asterism(['create'], options));
-  });
-  after(async () => {
-    if (process.env.ASTERISM_E2E_KEEP !== undefined) return;
-    await must(asterism(['terminate', '--yes'], options));
-    await rm(WORKSPACE, { recursive: true, force: true });
-  });
+  before(() => createdMachines('join-power-cut', { controlPlanes: 2, workers: 0 }));
+  after(() => removeWorkspace(new Workspace(WORKSPACE)));
 
   test('is recovered, and joins', async () => {
     const { nodes } = await new Workspace(WORKSPACE).requireState();

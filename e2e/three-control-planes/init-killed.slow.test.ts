@@ -1,11 +1,20 @@
 // With three control planes behind the load balancer, each of which could be initialised, an init is killed again and
 // again, with every bootstrapper. It goes on at the machine where it began, and makes one cluster.
 import assert from 'node:assert/strict';
-import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { Workspace } from '@asterism/config/workspace';
-import { assertNodesReady, asterism, eventually, must, openCluster, SCRATCH, SKIP } from '../cluster.ts';
+import {
+  assertNodesReady,
+  asterism,
+  createdMachines,
+  eventually,
+  must,
+  openCluster,
+  removeWorkspace,
+  SCRATCH,
+  SKIP,
+} from '../cluster.ts';
 import { INIT_JOURNAL, initUntil, inNode, killBootstrapper } from '../init-resume/killed-init.ts';
 
 const WORKSPACE = join(SCRATCH, 'three-init');
@@ -20,19 +29,10 @@ describe('an init among three control planes that is killed', { skip: SKIP }, ()
   let names: string[];
 
   before(async () => {
-    for (const command of [
-      ['config', 'generate', 'local', '--control-plane-nodes', String(NODES), '--worker-nodes', '0'],
-      ['create'],
-    ]) {
-      await must(asterism(command, { ...options, show: true }));
-    }
+    await createdMachines('three-init', { controlPlanes: NODES, workers: 0 });
     names = (await workspace.requireState()).nodes.map(({ name }) => name).sort();
   });
-  after(async () => {
-    if (process.env.ASTERISM_E2E_KEEP !== undefined) return;
-    await must(asterism(['terminate', '--yes'], options));
-    await rm(WORKSPACE, { recursive: true, force: true });
-  });
+  after(() => removeWorkspace(workspace));
 
   test('goes on at the machine where it began, and at no other', async () => {
     const phases = new Set<string>();
