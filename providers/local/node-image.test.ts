@@ -69,7 +69,10 @@ describe('a node of the image', { skip: SKIP_NODES }, () => {
       'echo >> /usr/lib/asterism/bin/bootstrapper.mjs',
     );
     assert.notEqual(code, 0);
-    assert.match(await ok('ls /usr/lib/asterism/bin'), /^bootstrapper\.mjs\ndisk-keeper\.mjs\ndisk-mapper\.mjs\n$/);
+    assert.match(
+      await ok('ls /usr/lib/asterism/bin'),
+      /^bootstrapper\.mjs\ndisk-keeper\.mjs\ndisk-mapper\.mjs\n$/,
+    );
   });
 
   it('starts the bootstrapper when the disk-mapper gets through only at the second try', async () => {
