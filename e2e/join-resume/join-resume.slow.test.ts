@@ -48,7 +48,8 @@ describe('a control plane that is killed while it joins', { skip: SKIP }, () => 
     await must(asterism(['init'], options));
     const kills = Number((await killer).trim());
     console.log(`# killed ${kills} times`);
-    assert.ok(kills >= 15, String(kills));
+    // Most of a join's phases; how many kills hit one depends on how fast the machine is.
+    assert.ok(kills >= 10, String(kills));
 
     const cluster = await openCluster(WORKSPACE);
     await eventually('nodes Ready', 180_000, () => assertNodesReady(cluster, 2));
