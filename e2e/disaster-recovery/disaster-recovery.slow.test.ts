@@ -1,10 +1,9 @@
 // Follows docs/keys/disaster-recovery.md literally: each disaster happens, then the commands of its section are run, in
-// the workspace of the shared cluster. And what recovery says where it cannot help.
+// the workspace of the shared cluster.
 import assert from 'node:assert/strict';
 import { chmod, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { generateMasterSecret, renderMasterSecret } from '@asterism/config/master-secret';
 import {
   ASTERISM,
   assertNodesReady,
@@ -90,27 +89,9 @@ describe('disaster recovery', { skip: SKIP }, () => {
     assert.equal(await must(cluster.kubectl(['get', 'configmap', 'e2e-disaster', '-o', path])), 'yes');
   });
 
-  test('where nothing waits for recovery it says so', async () => {
-    const { status, stdout, stderr } = await asterism(['recover', '--timeout', '5'], { timeoutMs: 120_000 });
-    assert.equal(status, 4, stdout + stderr);
-    assert.match(stdout + stderr, /No control-plane node/);
-  });
-
-  test('with a wrong master secret the node proves that the key does not open its disk', async () => {
+  test('the master secret is lost, the shares are there', async () => {
     await stopAll();
     await startAll();
-    const wrong = cluster.workspace.path('wrong-secret.json');
-    await writeFile(wrong, renderMasterSecret(generateMasterSecret()), { mode: 0o600 });
-    const { status, stdout, stderr } = await asterism(['recover', '--master-secret', wrong], {
-      timeoutMs: 300_000,
-    });
-    await rm(wrong);
-    assert.equal(status, 1, stdout + stderr);
-    assert.match(stderr, /master secret/i);
-    assert.doesNotMatch(stdout, /Recovered/);
-  });
-
-  test('the master secret is lost, the shares are there', async () => {
     await rm(cluster.workspace.path('asterism-mastersecret.json'));
     const [recovered] = await follow('The master secret is lost, the shares are there');
     assert.match(recovered!, /Recovered 1 control-plane node/);
@@ -133,7 +114,7 @@ describe('disaster recovery', { skip: SKIP }, () => {
     const disk = `/var/lib/asterism/local/${uid}/nodes/worker-0/state-disk.img`;
     const uuid = (await must(run('cryptsetup', ['luksUUID', disk]))).trim();
     const outputs = await follow('A disk is left, and no machine', { DISK: disk, 'UUID --': `${uuid} --` });
-    const hex = outputs.join('').trim().split('\n').at(-1)!;
+    const hex = outputs.at(-1)!.trim();
     assert.match(hex, /^[0-9a-f]{64}$/);
     assert.match(outputs.join(''), /"type":"asterism-disk-key".*"name":"1\.0"/);
     const key = join(SCRATCH, 'disaster-disk.key');
