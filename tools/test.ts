@@ -1,12 +1,15 @@
-// Runs the checks and the tests with Node's test runner, two files at a time, and ends with one summary in that
+// Runs the checks and the tests with Node's test runner, several files at a time, and ends with one summary in that
 // runner's own form. What was skipped is listed with its reason, so that a green run does not hide it.
 import { spawnSync } from 'node:child_process';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { type EventData, run } from 'node:test';
 import { spec } from 'node:test/reporters';
 import { sourceFiles } from './imports.ts';
 import { abandonedScratches, newScratch, removeScratch, removeTestClusters } from './scratch.ts';
 
+/** Much of a test is waiting: for a program to start, a time-out to end. */
+const AT_A_TIME = availableParallelism() + 1;
 /** Milliseconds that one test may take, and all files of a kind together. */
 const UNITS = { perTest: 5 * 60_000, all: 40 * 60_000 };
 const SCENARIOS = { perTest: 25 * 60_000, all: 80 * 60_000 };
@@ -102,7 +105,7 @@ for (const command of [
   }
 }
 if (!removeTestClusters()) failed.push('clusters of tests that were killed could not be removed');
-await runFiles('beside the code', units, 2, UNITS);
+await runFiles('beside the code', units, AT_A_TIME, UNITS);
 if (!options.has('--no-e2e') && scenarios.length > 0) {
   // Scenarios share one cluster, which the first one makes (e2e/cluster.ts): one file at a time.
   for (const folder of abandonedScratches()) removeScratch(folder);
