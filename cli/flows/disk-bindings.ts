@@ -1,6 +1,6 @@
 import { FIRST_DISK_KEY } from '@asterism/disk/key-name';
 import { AsterismError } from '@asterism/errors/errors';
-import { KubernetesApiError, type KubernetesObject } from '@asterism/kubernetes/api';
+import { type DataObject, KubernetesApiError, replaceUnchanged } from '@asterism/kubernetes/api';
 import { type AdminApi, listed } from './admin-api.ts';
 
 const CONFIG_MAPS = '/api/v1/namespaces/kube-system/configmaps';
@@ -34,12 +34,8 @@ export interface DiskBindings {
   wish(diskUuid: string, from: string, to: string, signal: AbortSignal): Promise<string>;
 }
 
-interface ConfigMap extends KubernetesObject {
-  readonly data?: Readonly<Record<string, string>>;
-}
-
 export function diskBindings(api: AdminApi): DiskBindings {
-  async function read(diskUuid: string, signal: AbortSignal): Promise<ConfigMap> {
+  async function read(diskUuid: string, signal: AbortSignal): Promise<DataObject> {
     if (!UUID.test(diskUuid))
       throw new AsterismError('ERR_DISK_UUID', 'a node calls its disk what is no UUID');
     try {
@@ -50,22 +46,10 @@ export function diskBindings(api: AdminApi): DiskBindings {
     }
   }
 
-  async function tryToWish(map: ConfigMap, nextKey: string, signal: AbortSignal): Promise<boolean> {
-    // The resource version in it makes this a compare-and-swap.
-    const body = { ...map, data: { ...map.data, nextKey } };
-    try {
-      await api.call('PUT', `${CONFIG_MAPS}/${map.metadata?.name}`, body, signal);
-      return true;
-    } catch (error) {
-      if (error instanceof KubernetesApiError && error.status === 409) return false;
-      throw error;
-    }
-  }
-
   return {
     async list(signal) {
       const records: DiskRecord[] = [];
-      for await (const map of listed<ConfigMap>(api, CONFIG_MAPS, PAGE, signal))
+      for await (const map of listed<DataObject>(api, CONFIG_MAPS, PAGE, signal))
         if (isDisk(map)) records.push(recordOf(map));
       return records;
     },
@@ -84,7 +68,9 @@ export function diskBindings(api: AdminApi): DiskBindings {
             'ERR_DISK_STATE',
             `disk ${diskUuid} has the key ${from}, but the cluster has recorded ${key}: somebody else is at work; try again`,
           );
-        if (await tryToWish(map, to, signal)) return to;
+        const wished = { ...map, data: { ...map.data, nextKey: to } };
+        const path = `${CONFIG_MAPS}/${map.metadata?.name}`;
+        if ((await replaceUnchanged(api, path, wished, signal)) !== undefined) return to;
       }
       throw new AsterismError(
         'ERR_DISK_STATE',
@@ -94,12 +80,12 @@ export function diskBindings(api: AdminApi): DiskBindings {
   };
 }
 
-function isDisk({ metadata }: ConfigMap): boolean {
+function isDisk({ metadata }: DataObject): boolean {
   const name = metadata?.name ?? '';
   return name.startsWith(PREFIX) && UUID.test(name.slice(PREFIX.length));
 }
 
-function recordOf({ metadata, data }: ConfigMap): DiskRecord {
+function recordOf({ metadata, data }: DataObject): DiskRecord {
   return {
     diskUuid: (metadata?.name ?? '').slice(PREFIX.length),
     instanceName: data?.instanceName ?? '',

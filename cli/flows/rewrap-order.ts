@@ -7,7 +7,7 @@ import {
   type RotationStatus,
   renderRotationStatus,
 } from '@asterism/kms/rotation-status';
-import { KubernetesApiError, type KubernetesObject } from '@asterism/kubernetes/api';
+import { type DataObject, getIfThere } from '@asterism/kubernetes/api';
 import type { AdminApi } from './admin-api.ts';
 
 const MAPS = '/api/v1/namespaces/kube-system/configmaps';
@@ -15,10 +15,6 @@ const PATH = `${MAPS}/${ROTATION_STATUS}`;
 /** No replica has said anything for so long: none carries the order out. */
 const SILENCE_MS = 120_000;
 const MAX_RUNS = 5;
-
-interface ConfigMap extends KubernetesObject {
-  readonly data?: Readonly<Record<string, string>>;
-}
 
 /**
  * Has the KeyServices re-wrap all stored keys, until one run finds that there is nothing left to re-wrap: a key that was
@@ -102,11 +98,6 @@ async function giveOrder(api: AdminApi, generation: number, signal: AbortSignal)
 }
 
 async function read(api: AdminApi, signal: AbortSignal) {
-  try {
-    const object = await api.call<ConfigMap>('GET', PATH, undefined, signal);
-    return { object, value: parseRotationStatus(object.data) };
-  } catch (error) {
-    if (error instanceof KubernetesApiError && error.status === 404) return undefined;
-    throw error;
-  }
+  const object = await getIfThere<DataObject>(api, PATH, signal);
+  return object && { object, value: parseRotationStatus(object.data) };
 }

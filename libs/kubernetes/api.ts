@@ -33,6 +33,52 @@ export interface KubernetesApi {
   ): Promise<T>;
 }
 
+/** A ConfigMap, or a Secret with its values in base64. */
+export interface DataObject extends KubernetesObject {
+  readonly data?: Readonly<Record<string, string>>;
+}
+
+/** @returns undefined where there is no such object */
+export function getIfThere<T extends KubernetesObject>(
+  api: KubernetesApi,
+  path: string,
+  signal?: AbortSignal,
+): Promise<T | undefined> {
+  return orUndefined(404, api.call<T>('GET', path, undefined, signal));
+}
+
+/** @returns the object as it was made; undefined where there is one of that name already */
+export function createIfAbsent<T extends KubernetesObject>(
+  api: KubernetesApi,
+  path: string,
+  object: object,
+  signal?: AbortSignal,
+): Promise<T | undefined> {
+  return orUndefined(409, api.call<T>('POST', path, object, signal));
+}
+
+/**
+ * Compare and swap by the resource version that the object was read with.
+ * @returns the object as it was written; undefined where somebody else has written since
+ */
+export function replaceUnchanged<T extends KubernetesObject>(
+  api: KubernetesApi,
+  path: string,
+  object: object,
+  signal?: AbortSignal,
+): Promise<T | undefined> {
+  return orUndefined(409, api.call<T>('PUT', path, object, signal));
+}
+
+async function orUndefined<T>(status: number, call: Promise<T>): Promise<T | undefined> {
+  try {
+    return await call;
+  } catch (error) {
+    if (error instanceof KubernetesApiError && error.status === status) return undefined;
+    throw error;
+  }
+}
+
 export interface KubernetesApiOptions {
   readonly host: string;
   readonly port: number;

@@ -1,4 +1,10 @@
-import { type KubernetesApi, KubernetesApiError, type KubernetesObject } from '@asterism/kubernetes/api';
+import {
+  createIfAbsent,
+  getIfThere,
+  type KubernetesApi,
+  type KubernetesObject,
+  replaceUnchanged,
+} from '@asterism/kubernetes/api';
 import { StatusError } from '@asterism/rpc/status';
 
 const LEASES = '/apis/coordination.k8s.io/v1/namespaces/kube-system/leases';
@@ -23,40 +29,24 @@ export async function takeTurn(api: KubernetesApi, nodeName: string, signal: Abo
     metadata: { name: NAME, namespace: 'kube-system' },
     spec,
   };
-  try {
-    await api.call('POST', LEASES, lease, signal);
-    return;
-  } catch (error) {
-    if (!isConflict(error)) throw error;
-  }
+  if ((await createIfAbsent(api, LEASES, lease, signal)) !== undefined) return;
   const present = await api.call<Lease>('GET', `${LEASES}/${NAME}`, undefined, signal);
   const { holderIdentity: holder = '', renewTime = '' } = present.spec ?? {};
   // A time that is missing, or further ahead than clocks differ, must not keep everybody out for ever.
   const lasts = Math.abs(Date.now() - Date.parse(renewTime)) <= DURATION_S * 1000;
   if (holder !== nodeName && holder !== '' && lasts && !(await isReady(api, holder, signal)))
     throw busy(holder);
-  try {
-    // The resource version makes this a compare-and-swap.
-    await api.call('PUT', `${LEASES}/${NAME}`, { ...present, spec }, signal);
-  } catch (error) {
-    if (isConflict(error)) throw busy('another node');
-    throw error;
-  }
+  const taken = await replaceUnchanged(api, `${LEASES}/${NAME}`, { ...present, spec }, signal);
+  if (taken === undefined) throw busy('another node');
 }
 
 async function isReady(api: KubernetesApi, node: string, signal: AbortSignal): Promise<boolean> {
-  try {
-    const found = await api.call<Node>('GET', `/api/v1/nodes/${encodeURIComponent(node)}`, undefined, signal);
-    return (
-      found.status?.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True') ?? false
-    );
-  } catch (error) {
-    if (error instanceof KubernetesApiError && error.status === 404) return false;
-    throw error;
-  }
+  const found = await getIfThere<Node>(api, `/api/v1/nodes/${encodeURIComponent(node)}`, signal);
+  return (
+    found?.status?.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True') ?? false
+  );
 }
 
-const isConflict = (error: unknown): boolean => error instanceof KubernetesApiError && error.status === 409;
 const busy = (holder: string): StatusError =>
   new StatusError('UNAVAILABLE', 'ERR_JOIN_TURN', `${holder} is joining as a control plane; one at a time`);
 

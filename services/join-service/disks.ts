@@ -1,6 +1,12 @@
 import { type DiskKeyName, FIRST_DISK_KEY, parseDiskKeyName } from '@asterism/disk/key-name';
 import { AsterismError, ParseError, PolicyError } from '@asterism/errors/errors';
-import { type KubernetesApi, KubernetesApiError, type KubernetesObject } from '@asterism/kubernetes/api';
+import {
+  createIfAbsent,
+  type DataObject,
+  getIfThere,
+  type KubernetesApi,
+  KubernetesApiError,
+} from '@asterism/kubernetes/api';
 import { StatusError } from '@asterism/rpc/status';
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
@@ -20,11 +26,7 @@ export interface DiskBinding {
   /** Name of the key that an administrator wants it to have. */
   readonly nextKey: string | undefined;
   /** As it was read. */
-  readonly object: BindingObject;
-}
-
-interface BindingObject extends KubernetesObject {
-  readonly data?: Readonly<Record<string, string>>;
+  readonly object: DataObject;
 }
 
 /** @throws ParseError ERR_DISK_UUID */
@@ -47,13 +49,10 @@ export async function bindDisk(
     metadata: { name: `disk-${uuid}`, namespace: 'kube-system' },
     data: { instanceName, attestationKeyId },
   };
-  try {
-    return read(uuid, await api.call('POST', CONFIG_MAPS, object, signal));
-  } catch (error) {
-    // 409: it exists. The API server decides, so two requests at once cannot both create it.
-    if (!(error instanceof KubernetesApiError) || error.status !== 409) throw error;
-    return ownDisk(api, uuid, { instanceName, attestationKeyId }, signal);
-  }
+  // The API server decides, so two requests at once cannot both create it.
+  const made = await createIfAbsent<DataObject>(api, CONFIG_MAPS, object, signal);
+  if (made !== undefined) return read(uuid, made);
+  return ownDisk(api, uuid, { instanceName, attestationKeyId }, signal);
 }
 
 /** @throws PolicyError ERR_DISK_OWNER the disk is another machine's, or nobody's */
@@ -63,12 +62,7 @@ export async function ownDisk(
   owner: DiskOwner,
   signal: AbortSignal,
 ): Promise<DiskBinding> {
-  let object: BindingObject | undefined;
-  try {
-    object = await api.call('GET', `${CONFIG_MAPS}/disk-${uuid}`, undefined, signal);
-  } catch (error) {
-    if (!(error instanceof KubernetesApiError) || error.status !== 404) throw error;
-  }
+  const object = await getIfThere<DataObject>(api, `${CONFIG_MAPS}/disk-${uuid}`, signal);
   const { instanceName, attestationKeyId } = object?.data ?? {};
   if (
     object === undefined ||
@@ -147,6 +141,6 @@ function bad({ uuid }: DiskBinding, why: string, cause?: unknown): AsterismError
   });
 }
 
-function read(uuid: string, object: BindingObject): DiskBinding {
+function read(uuid: string, object: DataObject): DiskBinding {
   return { uuid, key: object.data?.key, nextKey: object.data?.nextKey, object };
 }

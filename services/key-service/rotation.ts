@@ -8,7 +8,7 @@ import {
   type RotationStatus,
   renderRotationStatus,
 } from '@asterism/kms/rotation-status';
-import { type KubernetesApi, KubernetesApiError, type KubernetesObject } from '@asterism/kubernetes/api';
+import { type DataObject, getIfThere, type KubernetesApi, replaceUnchanged } from '@asterism/kubernetes/api';
 import type { AuditLog } from '@asterism/runtime/audit-log';
 
 const PATH = `/api/v1/namespaces/kube-system/configmaps/${ROTATION_STATUS}`;
@@ -134,45 +134,30 @@ function countsOf({ total, rewrapped, alreadyDone, failedCount }: RewrapResult):
 
 const now = (): string => new Date().toISOString();
 
-interface ConfigMap extends KubernetesObject {
-  readonly data?: Readonly<Record<string, string>>;
-}
-
 /** The ConfigMap, changed only while nobody else changes it. */
 class Status {
   readonly #api: KubernetesApi;
-  #object: ConfigMap;
+  #object: DataObject;
   value: RotationStatus;
 
-  private constructor(api: KubernetesApi, object: ConfigMap) {
+  private constructor(api: KubernetesApi, object: DataObject) {
     this.#api = api;
     this.#object = object;
     this.value = parseRotationStatus(object.data);
   }
 
   static async read(api: KubernetesApi, signal: AbortSignal): Promise<Status | undefined> {
-    try {
-      return new Status(api, await api.call<ConfigMap>('GET', PATH, undefined, signal));
-    } catch (error) {
-      if (error instanceof KubernetesApiError && error.status === 404) return undefined;
-      throw error;
-    }
+    const object = await getIfThere<DataObject>(api, PATH, signal);
+    return object && new Status(api, object);
   }
 
   /** @returns false where somebody else has written */
   async write(change: Partial<RotationStatus>, signal: AbortSignal): Promise<boolean> {
     const value = { ...this.value, ...change };
-    try {
-      this.#object = await this.#api.call<ConfigMap>(
-        'PUT',
-        PATH,
-        { ...this.#object, data: renderRotationStatus(value) },
-        signal,
-      );
-    } catch (error) {
-      if (error instanceof KubernetesApiError && error.status === 409) return false;
-      throw error;
-    }
+    const changed = { ...this.#object, data: renderRotationStatus(value) };
+    const written = await replaceUnchanged<DataObject>(this.#api, PATH, changed, signal);
+    if (written === undefined) return false;
+    this.#object = written;
     this.value = value;
     return true;
   }

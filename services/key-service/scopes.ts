@@ -1,5 +1,5 @@
 import { BoundedCache } from '@asterism/bytes/bounded-cache';
-import { type KubernetesApi, KubernetesApiError, type KubernetesObject } from '@asterism/kubernetes/api';
+import { type DataObject, getIfThere, type KubernetesApi } from '@asterism/kubernetes/api';
 import { StatusError } from '@asterism/rpc/status';
 import type { Caller } from './callers.ts';
 
@@ -73,22 +73,13 @@ class DiskOwners {
   }
 
   async #find(uuid: string, signal: AbortSignal | undefined): Promise<string | undefined> {
-    try {
-      const path = `/api/v1/namespaces/kube-system/configmaps/disk-${uuid}`;
-      const owner = (await this.#api.call<Binding>('GET', path, undefined, signal)).data?.instanceName;
-      if (owner !== undefined) this.#known.set(uuid, owner);
-      return owner;
-    } catch (error) {
-      if (!(error instanceof KubernetesApiError) || error.status !== 404) throw error;
-      return undefined;
-    }
+    const path = `/api/v1/namespaces/kube-system/configmaps/disk-${uuid}`;
+    const owner = (await getIfThere<DataObject>(this.#api, path, signal))?.data?.instanceName;
+    if (owner !== undefined) this.#known.set(uuid, owner);
+    return owner;
   }
 }
 
 function beyond(why: string): StatusError {
   return new StatusError('PERMISSION_DENIED', 'ERR_SCOPE', why);
-}
-
-interface Binding extends KubernetesObject {
-  readonly data?: { readonly instanceName?: string };
 }
