@@ -1,9 +1,9 @@
 import { execFileSync } from 'node:child_process';
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { toBase64, toHex, toUtf8 } from '@asterism/bytes/encoding';
+import { toHex } from '@asterism/bytes/encoding';
 import { type ClusterKey, NO_STORE_URI, renderClusterKmsUri } from '@asterism/kms/cluster-uri';
-import { KEY_CONFIGURATION, renderKeyConfiguration } from '@asterism/kms/key-configuration';
+import { KEY_CONFIGURATION, keySecretData } from '@asterism/kms/key-configuration';
 import { AddressedTpm } from '@asterism/tpm/machine';
 import { type Kube, startKube } from './kube.ts';
 import {
@@ -110,11 +110,10 @@ export async function describeVersion(kube: Kube): Promise<void> {
 /** Writes down where keys come from as init does. */
 export async function describeKeys(kube: Kube, master: ClusterKey): Promise<void> {
   const home = { kmsUri: renderClusterKmsUri(master), storageUri: NO_STORE_URI };
-  const content = toBase64(toUtf8(renderKeyConfiguration({ homes: [home] })));
   await kube.admin.call('POST', `${SYSTEM_NAMESPACE}/secrets`, {
     metadata: { name: KEY_CONFIGURATION.name },
     type: KEY_CONFIGURATION.type,
-    data: { [KEY_CONFIGURATION.entry]: content },
+    data: keySecretData({ homes: [home] }),
   });
 }
 

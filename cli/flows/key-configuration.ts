@@ -1,14 +1,18 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fromBase64, fromUtf8, toBase64, toUtf8 } from '@asterism/bytes/encoding';
 import { AsterismError, UnreachableError } from '@asterism/errors/errors';
 import {
   type HomeConfiguration,
   KEY_CONFIGURATION,
   KEY_GENERATION_METRIC,
-  parseKeyConfiguration,
-  renderKeyConfiguration,
+  keyConfigurationIn,
+  keySecretData,
 } from '@asterism/kms/key-configuration';
-import { KubernetesApiError, type KubernetesObject } from '@asterism/kubernetes/api';
+import {
+  type DataObject,
+  KubernetesApiError,
+  type KubernetesObject,
+  replaceUnchanged,
+} from '@asterism/kubernetes/api';
 import type { AdminApi } from './admin-api.ts';
 
 const SYSTEM = '/api/v1/namespaces/kube-system';
@@ -16,10 +20,6 @@ const PATH = `${SYSTEM}/secrets/${KEY_CONFIGURATION.name}`;
 const PODS = `${SYSTEM}/pods?labelSelector=app%3Dkey-service`;
 const DAEMON_SET = '/apis/apps/v1/namespaces/kube-system/daemonsets/key-service';
 const HEALTH_PORT = 9101;
-
-interface Secret extends KubernetesObject {
-  readonly data?: Readonly<Record<string, string>>;
-}
 
 /** The cluster's key configuration, as it was read. */
 export interface ReadConfiguration {
@@ -30,14 +30,8 @@ export interface ReadConfiguration {
 
 /** @throws AsterismError ERR_KEY_CONFIGURATION */
 export async function readHomes(api: AdminApi, signal: AbortSignal): Promise<ReadConfiguration> {
-  const object = await api.call<Secret>('GET', PATH, undefined, signal);
-  const content = object.data?.[KEY_CONFIGURATION.entry];
-  if (content === undefined)
-    throw new AsterismError(
-      'ERR_KEY_CONFIGURATION',
-      `the Secret ${KEY_CONFIGURATION.name} holds no configuration`,
-    );
-  return { homes: parseKeyConfiguration(fromUtf8(fromBase64(content))).homes, object };
+  const object = await api.call<DataObject>('GET', PATH, undefined, signal);
+  return { homes: keyConfigurationIn(object.data).homes, object };
 }
 
 /** @returns the version of the new configuration */
@@ -47,16 +41,13 @@ export async function writeHomes(
   homes: readonly HomeConfiguration[],
   signal: AbortSignal,
 ): Promise<string> {
-  const data = { [KEY_CONFIGURATION.entry]: toBase64(toUtf8(renderKeyConfiguration({ homes }))) };
-  try {
-    return versionOf(await api.call('PUT', PATH, { ...read.object, data }, signal));
-  } catch (error) {
-    if (!(error instanceof KubernetesApiError) || error.status !== 409) throw error;
-    throw new AsterismError(
-      'ERR_KEY_CONFIGURATION',
-      'somebody else has just changed the key configuration; run this again',
-    );
-  }
+  const changed = { ...read.object, data: keySecretData({ homes }) };
+  const written = await replaceUnchanged(api, PATH, changed, signal);
+  if (written !== undefined) return versionOf(written);
+  throw new AsterismError(
+    'ERR_KEY_CONFIGURATION',
+    'somebody else has just changed the key configuration; run this again',
+  );
 }
 
 export const versionOf = ({ metadata }: KubernetesObject): string => metadata?.resourceVersion ?? '';

@@ -1,14 +1,13 @@
 // A cluster in this process, for tests of rotations: an API server's objects, KeyServices, JoinService and nodes as far
 // as a rotation sees them. Keys are real: derived from master secrets, or wrapped by KEKs in memory.
 import { deepEqual, ok } from 'node:assert/strict';
-import { fromBase64, fromUtf8, toBase64, toUtf8 } from '@asterism/bytes/encoding';
 import { diskDataKeyId, parseDiskKeyName } from '@asterism/disk/key-name';
 import {
   type HomeConfiguration,
   KEY_CONFIGURATION,
   KEY_GENERATION_METRIC,
-  parseKeyConfiguration,
-  renderKeyConfiguration,
+  keyConfigurationIn,
+  keySecretData,
 } from '@asterism/kms/key-configuration';
 import { MemoryKek, MemoryStore } from '@asterism/kms/memory.fixture';
 import { openKeyHome } from '@asterism/kms/open';
@@ -56,13 +55,11 @@ export class MemoryCluster implements AdminApi {
   onOrder: () => Promise<void> = async () => {};
 
   configure(homes: readonly HomeConfiguration[]): void {
-    const data = { [KEY_CONFIGURATION.entry]: toBase64(toUtf8(renderKeyConfiguration({ homes }))) };
-    this.#put(SECRET, { metadata: { name: KEY_CONFIGURATION.name }, data });
+    this.#put(SECRET, { metadata: { name: KEY_CONFIGURATION.name }, data: keySecretData({ homes }) });
   }
 
   get homes(): readonly HomeConfiguration[] {
-    const content = this.objects.get(SECRET)?.data[KEY_CONFIGURATION.entry] ?? '';
-    return parseKeyConfiguration(fromUtf8(fromBase64(content))).homes;
+    return keyConfigurationIn(this.objects.get(SECRET)?.data).homes;
   }
 
   kek(kmsUri: string): MemoryKek {

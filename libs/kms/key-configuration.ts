@@ -1,4 +1,5 @@
-import { ParseError } from '@asterism/errors/errors';
+import { fromBase64, fromUtf8, toBase64, toUtf8 } from '@asterism/bytes/encoding';
+import { AsterismError, ParseError } from '@asterism/errors/errors';
 import { z } from 'zod';
 
 /** The Secret of kube-system that says where the cluster's keys come from, and its one entry. */
@@ -54,6 +55,25 @@ export function parseKeyConfiguration(text: string): KeyConfiguration {
 
 export function renderKeyConfiguration({ homes }: KeyConfiguration): string {
   return JSON.stringify(schema.parse({ version: 1, homes }));
+}
+
+/** Data of the Secret {@link KEY_CONFIGURATION}. */
+export function keySecretData(configuration: KeyConfiguration): Record<string, string> {
+  return { [KEY_CONFIGURATION.entry]: toBase64(toUtf8(renderKeyConfiguration(configuration))) };
+}
+
+/**
+ * What the data of that Secret say.
+ * @throws AsterismError (ERR_KEY_CONFIGURATION); messages never hold what was read
+ */
+export function keyConfigurationIn(data: Readonly<Record<string, string>> | undefined): KeyConfiguration {
+  const content = data?.[KEY_CONFIGURATION.entry];
+  if (content === undefined)
+    throw new AsterismError(
+      'ERR_KEY_CONFIGURATION',
+      `the Secret ${KEY_CONFIGURATION.name} holds no configuration`,
+    );
+  return parseKeyConfiguration(fromUtf8(fromBase64(content)));
 }
 
 /** Credentials as they travel in init and recovery requests. @throws ParseError (ERR_KEY_CONFIGURATION) */

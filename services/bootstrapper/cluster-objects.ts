@@ -1,9 +1,5 @@
-import { toBase64, toUtf8 } from '@asterism/bytes/encoding';
-import {
-  type HomeConfiguration,
-  KEY_CONFIGURATION,
-  renderKeyConfiguration,
-} from '@asterism/kms/key-configuration';
+import { toBase64 } from '@asterism/bytes/encoding';
+import { type HomeConfiguration, KEY_CONFIGURATION, keySecretData } from '@asterism/kms/key-configuration';
 import { KEYS_NAMESPACE } from '@asterism/kms/stores/kubernetes/secret';
 import { componentsConfigMapName } from '@asterism/kubernetes/components/hash';
 import type { Component } from '@asterism/kubernetes/install';
@@ -72,9 +68,7 @@ export function clusterObjects(facts: ClusterFacts, disk: DiskBinding): string {
       kind: 'Secret',
       metadata: { name: KEY_CONFIGURATION.name, namespace: NAMESPACE },
       type: KEY_CONFIGURATION.type,
-      data: {
-        [KEY_CONFIGURATION.entry]: toBase64(toUtf8(renderKeyConfiguration({ homes: [facts.keyHome] }))),
-      },
+      data: keySecretData({ homes: [facts.keyHome] }),
     },
     { apiVersion: 'v1', kind: 'Namespace', metadata: { name: KEYS_NAMESPACE } },
     ...facts.storedKeys,

@@ -1,12 +1,11 @@
-import { setTimeout as sleep } from 'node:timers/promises';
-import { fromBase64, fromUtf8 } from '@asterism/bytes/encoding';
 import { AsterismError } from '@asterism/errors/errors';
 import {
   KEY_CONFIGURATION,
   type KeyConfiguration,
-  parseKeyConfiguration,
+  keyConfigurationIn,
 } from '@asterism/kms/key-configuration';
-import type { KubernetesApi, KubernetesObject } from '@asterism/kubernetes/api';
+import type { DataObject, KubernetesApi } from '@asterism/kubernetes/api';
+import { follow } from './follow.ts';
 
 const PATH = `/api/v1/namespaces/kube-system/secrets/${KEY_CONFIGURATION.name}`;
 /** How long the replicas of a cluster may disagree about its generations, beside the time of one call. */
@@ -29,42 +28,19 @@ export interface WatchOptions {
  * Follows the key configuration of the cluster, which is read from the API server: a mounted Secret would come a minute
  * later. A configuration that cannot be used changes nothing and is tried again.
  */
-export async function followKeyConfiguration(options: WatchOptions): Promise<void> {
-  const { api, apply, log, signal, intervalMs = INTERVAL_MS } = options;
+export function followKeyConfiguration(options: WatchOptions): Promise<void> {
+  const { api, apply, log, signal } = options;
+  const trouble = 'the key configuration cannot be used; what was in force stays';
   let applied: string | undefined;
-  let said: string | undefined;
-  while (!signal.aborted) {
-    try {
-      const { version, configuration } = await readKeyConfiguration(api, signal);
-      if (version !== applied) {
-        await apply(configuration(), version);
-        applied = version;
-        log.info({ version }, 'the key configuration is in force');
-      }
-      said = undefined;
-    } catch (err) {
-      if (signal.aborted) return;
-      // The same trouble every two seconds is one line.
-      const what = err instanceof Error ? err.message : String(err);
-      if (what !== said) log.error({ err }, 'the key configuration cannot be used; what was in force stays');
-      said = what;
-    }
-    await sleep(intervalMs, undefined, { signal }).catch(() => {});
-  }
-}
-
-interface Secret extends KubernetesObject {
-  readonly data?: Readonly<Record<string, string>>;
-}
-
-async function readKeyConfiguration(api: KubernetesApi, signal: AbortSignal) {
-  const { metadata, data } = await api.call<Secret>('GET', PATH, undefined, signal);
-  const content = data?.[KEY_CONFIGURATION.entry];
-  const version = metadata?.resourceVersion;
-  if (content === undefined || version === undefined)
-    throw new AsterismError(
-      'ERR_KEY_CONFIGURATION',
-      `the Secret ${KEY_CONFIGURATION.name} holds no configuration`,
-    );
-  return { version, configuration: () => parseKeyConfiguration(fromUtf8(fromBase64(content))) };
+  const look = async () => {
+    const { metadata, data } = await api.call<DataObject>('GET', PATH, undefined, signal);
+    const version = metadata?.resourceVersion;
+    if (version === undefined)
+      throw new AsterismError('ERR_KEY_CONFIGURATION', `the Secret ${KEY_CONFIGURATION.name} has no version`);
+    if (version === applied) return;
+    await apply(keyConfigurationIn(data), version);
+    applied = version;
+    log.info({ version }, 'the key configuration is in force');
+  };
+  return follow(look, { intervalMs: INTERVAL_MS, ...options, trouble });
 }

@@ -10,6 +10,7 @@ import {
 } from '@asterism/kms/rotation-status';
 import { type DataObject, getIfThere, type KubernetesApi, replaceUnchanged } from '@asterism/kubernetes/api';
 import type { AuditLog } from '@asterism/runtime/audit-log';
+import { follow } from './follow.ts';
 
 const PATH = `/api/v1/namespaces/kube-system/configmaps/${ROTATION_STATUS}`;
 const INTERVAL_MS = 3000;
@@ -42,21 +43,9 @@ export interface RotationOptions {
  * Carries out orders to re-wrap the cluster's stored keys, one replica at a time. A replica that dies is succeeded: what
  * it has done is found done. (Two at once would do no harm: each key is replaced by its version.)
  */
-export async function followRotation(options: RotationOptions): Promise<void> {
-  const { log, signal, intervalMs = INTERVAL_MS } = options;
-  let said: string | undefined;
-  while (!signal.aborted) {
-    try {
-      await round(options);
-      said = undefined;
-    } catch (err) {
-      if (signal.aborted) return;
-      const what = err instanceof Error ? err.message : String(err);
-      if (what !== said) log.error({ err }, 'the rotation of keys does not go on; it is tried again');
-      said = what;
-    }
-    await sleep(intervalMs, undefined, { signal }).catch(() => {});
-  }
+export function followRotation(options: RotationOptions): Promise<void> {
+  const trouble = 'the rotation of keys does not go on; it is tried again';
+  return follow(() => round(options), { intervalMs: INTERVAL_MS, ...options, trouble });
 }
 
 async function round(options: RotationOptions): Promise<void> {
