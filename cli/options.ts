@@ -24,6 +24,12 @@ export function hostAndPort(defaultPort: number): (text: string) => { host: stri
   };
 }
 
+/** Parser of an option that may be given again and again. */
+export const repeated = (value: string, before: readonly string[] = []): readonly string[] => [
+  ...before,
+  value,
+];
+
 /** 32 bytes as 64 hexadecimal digits. */
 export function hex32(text: string): string {
   if (!/^[0-9a-fA-F]{64}$/.test(text)) throw new InvalidArgumentError('64 hexadecimal digits are needed.');

@@ -3,7 +3,7 @@ import type { ExternalKmsConfig } from '@asterism/config/kms-config';
 import { type KmsCredentials, readCredentials } from '@asterism/config/kms-credentials';
 import type { StoredKeyHome } from '@asterism/config/state';
 import { ParseError } from '@asterism/errors/errors';
-import { renderHomeCredentials } from '@asterism/kms/key-configuration';
+import { type HomeConfiguration, renderHomeCredentials } from '@asterism/kms/key-configuration';
 import { parseKmsUri, parseStoreUri, renderKmsUri, renderStoreUri } from '@asterism/kms/uri';
 
 /**
@@ -41,23 +41,37 @@ function defaultPrefix({ store, v26Blobs }: ExternalKmsConfig, clusterId: string
 }
 
 /**
- * What a request says of an external home.
+ * An external home with its credentials, as the cluster's key configuration has it.
  * @throws AsterismError ERR_CREDENTIALS
  */
-export async function requestOf(
+export async function homeWithCredentials(
   { kmsUri, storageUri, sources }: StoredKeyHome,
   folder: string,
-): Promise<{ kmsUri: string; storageUri: string; kmsCredentials: Uint8Array }> {
+): Promise<HomeConfiguration> {
   const kms = parseKmsUri(kmsUri);
   const store = parseStoreUri(storageUri);
   if (kms.kind === 'cluster' || store === 'none')
     throw new ParseError('the state file names no external KMS', { code: 'ERR_CONFIG' });
   const credentials = await readCredentials(kms.name, store.name, sources, folder, process.env);
+  return { kmsUri, storageUri, ...(isEmpty(credentials) ? {} : { credentials }) };
+}
+
+/** What a request says of a home. */
+export function requestOf({ kmsUri, storageUri, credentials }: HomeConfiguration): {
+  kmsUri: string;
+  storageUri: string;
+  kmsCredentials: Uint8Array;
+} {
   return { kmsUri, storageUri, kmsCredentials: credentialBytes(credentials) };
 }
 
 /** Empty where there are none: then the nodes use what they have themselves. */
-export function credentialBytes(credentials: KmsCredentials): Uint8Array {
-  const none = Object.keys(credentials.kms).length + Object.keys(credentials.storage).length === 0;
-  return none ? new Uint8Array() : toUtf8(renderHomeCredentials(credentials));
+export function credentialBytes(credentials: KmsCredentials | undefined): Uint8Array {
+  return credentials === undefined || isEmpty(credentials)
+    ? new Uint8Array()
+    : toUtf8(renderHomeCredentials(credentials));
+}
+
+function isEmpty({ kms, storage }: KmsCredentials): boolean {
+  return Object.keys(kms).length + Object.keys(storage).length === 0;
 }

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { UnreachableError } from '@asterism/errors/errors';
-import { apiOfKubeconfig, listed } from './admin-api.ts';
+import { type AdminApi, apiOfKubeconfig, listed } from './admin-api.ts';
 
 /** Objects of nodes are large. */
 const PAGE = 50;
@@ -28,7 +28,10 @@ interface ListedNode {
  * @throws UnreachableError the API server does not answer; KubernetesApiError it refuses
  */
 export async function kubernetesNodes(kubeconfig: string, signal: AbortSignal): Promise<KubernetesNode[]> {
-  const api = await apiOfKubeconfig(kubeconfig);
+  return nodesOf(await apiOfKubeconfig(kubeconfig), signal);
+}
+
+async function nodesOf(api: AdminApi, signal: AbortSignal): Promise<KubernetesNode[]> {
   const nodes: KubernetesNode[] = [];
   for await (const { metadata, status } of listed<ListedNode>(api, '/api/v1/nodes', PAGE, signal)) {
     nodes.push({
@@ -55,10 +58,11 @@ export async function waitForNodes(
   onState: (text: string) => void,
 ): Promise<void> {
   const deadline = performance.now() + timeoutMs;
+  const api = await apiOfKubeconfig(kubeconfig);
   for (;;) {
     let state: string;
     try {
-      const nodes = await kubernetesNodes(kubeconfig, signal);
+      const nodes = await nodesOf(api, signal);
       const missing = names.filter((name) => !nodes.some((node) => node.name === name));
       const notReady = names.filter((name) => nodes.some((node) => node.name === name && !node.ready));
       if (missing.length === 0 && notReady.length === 0) return;

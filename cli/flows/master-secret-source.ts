@@ -1,9 +1,8 @@
-import { equal, zero } from '@asterism/bytes/bytes';
-import { fromHex } from '@asterism/bytes/encoding';
-import { MASTER_SECRET_FILE, type MasterSecret } from '@asterism/config/master-secret';
+import { equal } from '@asterism/bytes/bytes';
+import { fromBase64, fromHex } from '@asterism/bytes/encoding';
+import { clusterIdOf, MASTER_SECRET_FILE, type MasterSecret } from '@asterism/config/master-secret';
 import type { ClusterState } from '@asterism/config/state';
 import { WorkspaceError } from '@asterism/config/workspace';
-import { clusterId, deriveKey, MEASUREMENT_SECRET_ID } from '@asterism/crypto/derive';
 import { AsterismError } from '@asterism/errors/errors';
 import type { Context } from '../context.ts';
 import { secretFromShares } from './shares-read.ts';
@@ -61,15 +60,9 @@ export async function masterSecretOfFile(
  * @param what is named in the error, e.g. the file
  * @throws AsterismError (ERR_FOREIGN_SECRET)
  */
-export function checkOfCluster(
-  { key, salt, measurementSecret }: MasterSecret,
-  state: ClusterState | undefined,
-  what: string,
-): void {
+export function checkOfCluster(secret: MasterSecret, state: ClusterState | undefined, what: string): void {
   if (state?.clusterId === undefined || state.measurementSalt === undefined) return;
-  const secret = measurementSecret?.slice() ?? deriveKey(key, salt, MEASUREMENT_SECRET_ID, 32);
-  const found = clusterId(secret, Buffer.from(state.measurementSalt, 'base64'));
-  zero(secret);
+  const found = clusterIdOf(secret, fromBase64(state.measurementSalt));
   if (equal(found, fromHex(state.clusterId))) return;
   throw new AsterismError(
     'ERR_FOREIGN_SECRET',

@@ -3,7 +3,7 @@ import { NEXT_MASTER_SECRET_FILE } from '@asterism/config/master-secret';
 import { WorkspaceError } from '@asterism/config/workspace';
 import { NO_STORE_URI, renderClusterKmsUri } from '@asterism/kms/cluster-uri';
 import type { Context } from '../context.ts';
-import { externalKeyHome, requestOf } from './key-home.ts';
+import { externalKeyHome, homeWithCredentials, requestOf } from './key-home.ts';
 import { type MasterSecretSource, masterSecretFor } from './master-secret-source.ts';
 import type { RecoveryHome } from './recover-nodes.ts';
 
@@ -45,7 +45,7 @@ export async function recoveryHomes(
     state?.keyHome === undefined
       ? [homeOf(config, options)]
       : [...(state.nextKeyHome ? [state.nextKeyHome] : []), state.keyHome];
-  return Promise.all(homes.map((home) => requestOf(home, workspace.folder)));
+  return Promise.all(homes.map(async (home) => requestOf(await homeWithCredentials(home, workspace.folder))));
 }
 
 function homeOf({ kms }: ClusterConfig, { clusterId, generation = 1 }: RecoverySource) {

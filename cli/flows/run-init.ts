@@ -1,8 +1,8 @@
 import { clusterIdPcr } from '@asterism/attestation/cluster-id';
-import { zero } from '@asterism/bytes/bytes';
 import { readKmsCredentials } from '@asterism/config/kms-credentials';
+import { clusterIdOf } from '@asterism/config/master-secret';
 import type { ClusterState } from '@asterism/config/state';
-import { clusterId, deriveKey, MEASUREMENT_SECRET_ID } from '@asterism/crypto/derive';
+import { clusterId } from '@asterism/crypto/derive';
 import { NO_STORE_URI, renderClusterKmsUri } from '@asterism/kms/cluster-uri';
 import type { Context } from '../context.ts';
 import type { Parts } from '../parts.ts';
@@ -19,15 +19,7 @@ export async function runInit(
 ): Promise<ClusterState> {
   const config = await workspace.config();
   const initParts: InitParts = {
-    async clusterIdOf(secret, salt) {
-      if (secret.measurementSecret !== undefined) return clusterId(secret.measurementSecret, salt);
-      const measurementSecret = deriveKey(secret.key, secret.salt, MEASUREMENT_SECRET_ID, 32);
-      try {
-        return clusterId(measurementSecret, salt);
-      } finally {
-        zero(measurementSecret);
-      }
-    },
+    clusterIdOf: async (secret, salt) => clusterIdOf(secret, salt),
     kmsUri: renderClusterKmsUri,
     storageUri: () => NO_STORE_URI,
     clusterIdOfMeasurementSecret: clusterId,

@@ -1,21 +1,20 @@
-import { fromUtf8 } from '@asterism/bytes/encoding';
 import type { ExternalKmsConfig } from '@asterism/config/kms-config';
 import {
   generateMasterSecret,
   MASTER_SECRET_FILE,
   type MasterSecret,
+  measurementSecretOf,
   NEXT_MASTER_SECRET_FILE,
   renderMasterSecret,
 } from '@asterism/config/master-secret';
 import type { ClusterState, StoredKeyHome } from '@asterism/config/state';
 import { type Workspace, WorkspaceError } from '@asterism/config/workspace';
-import { deriveKey, MEASUREMENT_SECRET_ID } from '@asterism/crypto/derive';
 import { NO_STORE_URI, renderClusterKmsUri } from '@asterism/kms/cluster-uri';
-import { type HomeConfiguration, parseHomeCredentials } from '@asterism/kms/key-configuration';
+import type { HomeConfiguration } from '@asterism/kms/key-configuration';
 import { parseKmsUri } from '@asterism/kms/uri';
 import type { Context } from '../context.ts';
 import type { AdminApi } from './admin-api.ts';
-import { externalKeyHome, requestOf } from './key-home.ts';
+import { externalKeyHome, homeWithCredentials } from './key-home.ts';
 import { listStoredKeys } from './list-keys.ts';
 import { checkOfCluster, masterSecretOfFile } from './master-secret-source.ts';
 import { rewrapKeys } from './rewrap-order.ts';
@@ -112,13 +111,8 @@ async function rotateExternal(
   if (state.nextKeyHome !== undefined && state.nextKeyHome.kmsUri !== home.kmsUri)
     await giveUp(rotation, state, state.nextKeyHome, disks.onStep);
   // Read before anything is saved: what cannot be begun leaves no trace.
-  const { kmsUri, storageUri, kmsCredentials } = await requestOf(home, workspace.folder);
+  const next = await homeWithCredentials(home, workspace.folder);
   await workspace.writeState({ ...state, nextKeyHome: home });
-  const next: HomeConfiguration = {
-    kmsUri,
-    storageUri,
-    ...(kmsCredentials.length > 0 && { credentials: parseHomeCredentials(fromUtf8(kmsCredentials)) }),
-  };
   const plan = planOf(rotation, next, disks);
   disks.onStep(`key encryption key of generation ${generation}: into every KeyService`);
   let rewrapped = 0;
@@ -170,12 +164,12 @@ async function nextMasterSecret(workspace: Workspace, state: ClusterState): Prom
   }
   const present = await masterSecretOfFile({ workspace }, undefined);
   checkOfCluster(present, state, workspace.path(MASTER_SECRET_FILE));
-  const { key, salt, generation = 1 } = present;
+  const { generation = 1 } = present;
   const secret: MasterSecret = {
     ...generateMasterSecret(),
     generation: generation + 1,
     // The id of the cluster hangs on it, and stays.
-    measurementSecret: present.measurementSecret ?? deriveKey(key, salt, MEASUREMENT_SECRET_ID, 32),
+    measurementSecret: measurementSecretOf(present),
   };
   await workspace.create(NEXT_MASTER_SECRET_FILE, renderMasterSecret(secret));
   return secret;

@@ -1,5 +1,7 @@
 import { randomBytes } from 'node:crypto';
+import { zero } from '@asterism/bytes/bytes';
 import { fromBase64, toBase64 } from '@asterism/bytes/encoding';
+import { clusterId, deriveKey, MEASUREMENT_SECRET_ID } from '@asterism/crypto/derive';
 import { ParseError } from '@asterism/errors/errors';
 import { z } from 'zod';
 import { parseJson } from './strict.ts';
@@ -28,6 +30,21 @@ const schema = z.strictObject({
   generation: z.int().min(1).max(1_000_000).optional(),
   measurementSecret: z.string().max(64).optional(),
 });
+
+/** The measurement secret (32 bytes, a copy): kept since a rotation, else it follows from the key. */
+export function measurementSecretOf({ key, salt, measurementSecret }: MasterSecret): Uint8Array {
+  return measurementSecret?.slice() ?? deriveKey(key, salt, MEASUREMENT_SECRET_ID, 32);
+}
+
+/** The cluster id (32 bytes) that a master secret and a measurement salt give. */
+export function clusterIdOf(secret: MasterSecret, measurementSalt: Uint8Array): Uint8Array {
+  const measurementSecret = measurementSecretOf(secret);
+  try {
+    return clusterId(measurementSecret, measurementSalt);
+  } finally {
+    zero(measurementSecret);
+  }
+}
 
 /** 32 random bytes each. */
 export function generateMasterSecret(): MasterSecret {

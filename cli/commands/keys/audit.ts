@@ -7,7 +7,7 @@ import { type Context, contextOf } from '../../context.ts';
 import { EXIT } from '../../exit-codes.ts';
 import { adminApi } from '../../flows/admin-api.ts';
 import { type AuditLine, type CheckedLog, checkAuditFile, readClusterAudit } from '../../flows/audit-logs.ts';
-import { integer } from '../../options.ts';
+import { integer, repeated } from '../../options.ts';
 
 interface AuditOptions {
   readonly file: readonly string[];
@@ -24,7 +24,7 @@ export function auditCommand(): Command {
     .description(
       'Who got which key when, from the audit logs of the control planes; their chains are checked first.',
     )
-    .option('--file <log>', 'check and read this file, not the cluster (repeatable)', collect, [])
+    .option('--file <log>', 'check and read this file, not the cluster (repeatable)', repeated, [])
     .option('--keep <folder>', 'keep copies of the logs there, for auditors')
     .option('--key <id>', 'only lines about this key or disk')
     .option('--node <name>', 'only lines about this node')
@@ -108,10 +108,6 @@ function describeLog({ node, log, lines, head, error }: CheckedLog): string {
   return error === undefined
     ? `${name}: ${lines} lines, chain whole, head ${head}`
     : `${name}: NOT TO BE BELIEVED: ${error}`;
-}
-
-function collect(value: string, before: readonly string[]): string[] {
-  return [...before, value];
 }
 
 function outcome(text: string): string {

@@ -4,6 +4,7 @@ import { Command, Option } from 'commander';
 import { contextOf } from '../../context.ts';
 import { decryptWith, encryptTo, parseIdentities, parseRecipients } from '../../flows/escrow.ts';
 import { checkOfCluster, masterSecretOfFile } from '../../flows/master-secret-source.ts';
+import { repeated } from '../../options.ts';
 import { readText, writeNew } from './files.ts';
 import { masterSecretOption } from './secret-options.ts';
 
@@ -18,8 +19,6 @@ interface UnescrowOptions {
   readonly identity: readonly string[];
   readonly out?: string;
 }
-
-const repeated = (value: string, before: readonly string[] = []) => [...before, value];
 
 export function escrowCommand(): Command {
   return new Command('escrow')

@@ -1,5 +1,6 @@
 import { MASTER_SECRET_FILE } from '@asterism/config/master-secret';
 import { type Command, Option } from 'commander';
+import { repeated } from '../../options.ts';
 
 /** Adds the flags of a MasterSecretSource: the file, or shares in its place. */
 export function addSecretOptions(command: Command): Command {
@@ -7,7 +8,7 @@ export function addSecretOptions(command: Command): Command {
     .addOption(masterSecretOption())
     .addOption(
       new Option('--share <file>', 'a recovery share, in place of the master secret; repeat it for each')
-        .argParser((file: string, before: readonly string[] = []) => [...before, file])
+        .argParser(repeated)
         .conflicts(['masterSecret', 'sharesPrompt']),
     )
     .addOption(
