@@ -5,8 +5,9 @@ import { temporaryFolder } from '@asterism/testkit/temporary-folder';
 import { KMS_HOMES, type KmsName } from './catalogue.ts';
 import { renderClusterKmsUri } from './cluster-uri.ts';
 import { MemoryStore } from './memory.fixture.ts';
-import { clusterHome, clusterKms, masterSecretOf, openKek, openKeyHome, openKms, openStore } from './open.ts';
+import { clusterHome, openKek, openKeyHome, openStore } from './open.ts';
 import { openFolderStore } from './stores/folder/store.ts';
+import { parseKmsUri } from './uri.ts';
 
 const range = (from: number, to: number) => Uint8Array.from({ length: to - from + 1 }, (_, i) => from + i);
 const secret = { key: range(0, 0x1f), salt: range(0x20, 0x3f) };
@@ -39,11 +40,14 @@ for (const [what, kms, storage, code] of [
   ['Kubernetes where there is none', BOUND, 'storage://kubernetes', 'ERR_STORE_SETTINGS'],
 ] as const) {
   test(`refused: ${what}; nothing of the URIs is in the message`, async () => {
-    await assert.rejects(openKms(kms, storage), (error: Error & { code?: string }) => {
-      assert.equal(error.code, code);
-      assert.doesNotMatch(`${error.message}${error.stack}`, /AAECAwQ|a2V5|bucket=|127\.0\.0\.1/);
-      return true;
-    });
+    await assert.rejects(
+      openKeyHome({ kmsUri: kms, storageUri: storage }),
+      (error: Error & { code?: string }) => {
+        assert.equal(error.code, code);
+        assert.doesNotMatch(`${error.message}${error.stack}`, /AAECAwQ|a2V5|bucket=|127\.0\.0\.1/);
+        return true;
+      },
+    );
   });
 }
 
@@ -158,7 +162,7 @@ test('the KMS before a rotation is of the same cluster and an earlier generation
 });
 
 test('the cluster KMS gives the keys of the vectors, and each key again', async () => {
-  const keys = await openKms(uri, NO_STORE);
+  const keys = await openKeyHome({ kmsUri: uri, storageUri: NO_STORE });
   // key-vectors.md section 2
   const expected = 'ea7fedd14f5a29b1b8545592fc20bfdae06918e4ff447b1a0b8e4f3356005bda';
   for (let i = 0; i < 2; i++) assert.equal(toHex(await keys.getDek('key-measurementSecret', 32)), expected);
@@ -190,11 +194,11 @@ for (const [what, empty] of [
   ['salt', { ...secret, salt: new Uint8Array() }],
 ] as const) {
   test(`there is no KMS with an empty ${what}`, () => {
-    assert.throws(() => clusterKms(empty), { code: 'ERR_DERIVE' });
+    assert.throws(() => clusterHome(empty), { code: 'ERR_DERIVE' });
   });
 }
 
 test('the master secret of a cluster URI; none of others', () => {
-  assert.deepEqual(masterSecretOf(uri), secret);
-  assert.equal(masterSecretOf('kms://gcp?keyName=x'), undefined);
+  assert.deepEqual(parseKmsUri(uri), { kind: 'cluster', generation: 1, ...secret });
+  assert.equal(parseKmsUri(VAULT).kind, 'external');
 });

@@ -3,17 +3,15 @@ import { keyDeriver, MEASUREMENT_SECRET_ID } from '@asterism/crypto/derive';
 import { AsterismError } from '@asterism/errors/errors';
 import type { KubernetesApi } from '@asterism/kubernetes/api';
 import { KMS_HOMES, type KmsName, STORE_HOMES, type StoreName } from './catalogue.ts';
-import { type ClusterKey, NO_STORE_URI, parseClusterKmsUri } from './cluster-uri.ts';
+import { type ClusterKey, NO_STORE_URI } from './cluster-uri.ts';
 import { KmsError } from './errors.ts';
 import type { Kek } from './kek.ts';
 import type { Home, Settings } from './settings.ts';
 import type { DekStore } from './store.ts';
 import { type StoredKeysOptions, storedKeys } from './stored-keys.ts';
-import type { KeyHome, KeyManager } from './types.ts';
+import type { KeyHome } from './types.ts';
 import { type ExternalReference, parseKmsUri, parseStoreUri } from './uri.ts';
 import { faultOf } from './values.ts';
-
-const CLUSTER_KMS = 'kms://cluster-kms';
 
 type Credentials = Readonly<Record<string, string | undefined>>;
 
@@ -204,18 +202,4 @@ export function clusterHome({ key, salt, generation = 1, measurementSecret }: Cl
     }),
     close: async () => {},
   };
-}
-
-/** As {@link clusterHome}, for those who need its keys only. */
-export const clusterKms: (secret: ClusterKey) => KeyManager = clusterHome;
-
-/** As {@link openKeyHome}, with what the URIs alone name. */
-export function openKms(kmsUri: string, storageUri: string): Promise<KeyManager> {
-  return openKeyHome({ kmsUri, storageUri });
-}
-
-/** The master secret that a cluster KMS URI holds; undefined for the URI of another KMS. */
-export function masterSecretOf(kmsUri: string): ClusterKey | undefined {
-  if (kmsUri !== CLUSTER_KMS && !kmsUri.startsWith(`${CLUSTER_KMS}?`)) return undefined;
-  return parseClusterKmsUri(kmsUri);
 }

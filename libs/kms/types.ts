@@ -1,20 +1,15 @@
 import type { KekStatus } from './kek.ts';
 
 /** Where data encryption keys come from: derived (cluster) or unwrapped by an external KMS. */
-export interface KeyManager {
+export interface KeyHome {
+  readonly kind: 'cluster' | 'external';
+  /** Of the KEK that wraps new keys, or of the master secret. */
+  readonly generation: number;
   /**
    * @param id DEK id with its prefix, e.g. `key-measurementSecret` or `key-<LUKS2 UUID in lower case>`
    * @param length bytes wanted, 1 to 8160; of stored keys 1 to 96
    */
   getDek(id: string, length: number, signal?: AbortSignal): Promise<Uint8Array>;
-  close(): Promise<void>;
-}
-
-/** A key manager with what else there is to know of it. */
-export interface KeyHome extends KeyManager {
-  readonly kind: 'cluster' | 'external';
-  /** Of the KEK that wraps new keys, or of the master secret. */
-  readonly generation: number;
   /** The envelope of a DEK as it is stored; undefined where there is none, and always where keys are derived. */
   wrapped(id: string, signal?: AbortSignal): Promise<Uint8Array | undefined>;
   /**
@@ -24,6 +19,7 @@ export interface KeyHome extends KeyManager {
   importDek(id: string, dek: Uint8Array, signal?: AbortSignal): Promise<void>;
   /** What the KMS says of the KEK. */
   status(signal?: AbortSignal): Promise<KekStatus>;
+  close(): Promise<void>;
 }
 
 /** Told what a home does, for metrics. Must not throw. */

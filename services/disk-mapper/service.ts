@@ -4,7 +4,7 @@ import type { DiskKeyToken } from '@asterism/disk/key-token';
 import { AsterismError, BusyError, ParseError } from '@asterism/errors/errors';
 import { NO_STORE_URI } from '@asterism/kms/cluster-uri';
 import { KmsUnavailableError } from '@asterism/kms/errors';
-import { type HomeCredentials, parseHomeCredentials } from '@asterism/kms/key-configuration';
+import { type HomeConfiguration, parseHomeCredentials } from '@asterism/kms/key-configuration';
 import type { KeyHomeOptions, StoreChoice } from '@asterism/kms/open';
 import type { DekStore } from '@asterism/kms/store';
 import type { KeyHome } from '@asterism/kms/types';
@@ -97,9 +97,10 @@ export function recoveryService(options: RecoveryServiceOptions): Handlers<typeo
 }
 
 interface HomeChoice {
-  readonly kmsUri: string;
-  readonly storageUri: string;
-  readonly credentials?: HomeCredentials;
+  readonly kind: KeyHome['kind'];
+  /** Whether wrapped keys are elsewhere too than in the Kubernetes that waits for this node. */
+  readonly hasOtherStore: boolean;
+  readonly home: HomeConfiguration;
 }
 
 const isExternal = ({ kmsUri }: RecoverMessage): boolean => !kmsUri.startsWith('kms://cluster-kms');
@@ -115,9 +116,13 @@ function readRequest({ kmsUri, storageUri, kmsCredentials }: RecoverMessage): Ho
     const credentials =
       kmsCredentials.length === 0 ? undefined : parseHomeCredentials(fromUtf8(kmsCredentials));
     return {
-      kmsUri,
-      storageUri: storageUri === '' ? NO_STORE_URI : storageUri,
-      ...(credentials && { credentials }),
+      kind: kms.kind,
+      hasOtherStore: store !== 'none' && store.name !== 'kubernetes',
+      home: {
+        kmsUri,
+        storageUri: storageUri === '' ? NO_STORE_URI : storageUri,
+        ...(credentials && { credentials }),
+      },
     };
   } catch (cause) {
     throw malformed('the KMS URI or its credentials are malformed', cause);
@@ -136,7 +141,7 @@ function malformed(why: string, cause?: unknown): StatusError {
 
 async function recover(
   { diskUuid, unlocker }: RecoveryServiceOptions,
-  choice: HomeChoice,
+  { kind }: HomeChoice,
   keys: MemberKeys,
   by: Attempt,
 ): Promise<void> {
@@ -147,7 +152,7 @@ async function recover(
     throw new StatusError(
       'INVALID_ARGUMENT',
       'ERR_RECOVERY_KEY',
-      parseKmsUri(choice.kmsUri).kind === 'cluster'
+      kind === 'cluster'
         ? 'this master secret does not open the disk of this node: it is the one of another cluster, or damaged'
         : `the key that this KMS gives for the disk ${diskUuid} does not open it`,
       { cause },
@@ -161,10 +166,9 @@ async function recover(
  */
 async function keysOf(
   { diskUuid, openHome, openStore }: RecoveryServiceOptions,
-  { kmsUri, storageUri, credentials }: HomeChoice,
+  { kind, hasOtherStore, home }: HomeChoice,
   token: DiskKeyToken | undefined,
 ): Promise<MemberKeys> {
-  const home = { kmsUri, storageUri, ...(credentials && { credentials }) };
   const withStore = async (store: DekStore | undefined, names: DiskKeyToken | undefined) => {
     const open = await openHome({ ...home, ...(store && { store }) });
     try {
@@ -173,12 +177,12 @@ async function keysOf(
       await open.close();
     }
   };
-  if (parseKmsUri(kmsUri).kind === 'cluster') return withStore(undefined, token);
+  if (kind === 'cluster') return withStore(undefined, token);
   try {
     return await withStore(headerStore(diskUuid, token), token);
   } catch (error) {
-    const store = parseStoreUri(storageUri);
-    if (error instanceof KmsUnavailableError || store === 'none' || store.name === 'kubernetes') throw error;
+    if (error instanceof KmsUnavailableError || !hasOtherStore) throw error;
+    const { storageUri, credentials } = home;
     const given = credentials && { credentials: credentials.storage };
     return withStore(readOnly(await openStore({ storageUri, ...given })), undefined);
   }
